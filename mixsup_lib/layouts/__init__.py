@@ -1,0 +1,1 @@
+"""How each public data set lies on disk: one file per layout."""
