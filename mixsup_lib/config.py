@@ -1,0 +1,203 @@
+"""The typed configuration of one run: every setting has a name, a type, a meaning and, by preset, a value.
+
+A setting left at None takes the value its preset gives it. An unknown or mistyped setting is an error that names the
+nearest known one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mixsup_lib import paper
+from mixsup_lib.errors import SettingError, nearest
+
+Supervision = Literal["standard", "mixed"]
+Task = Literal["whole_tumor", "tumor_core", "enhancing_core", "multiclass"]
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "pixel_mm": 5.0,
+        "window": (48, 48),
+        "padding": "same",
+        "input_size": None,
+        "width": 4,
+        "depth": 2,
+        "optimizer": "adam",
+        "learning_rate": 3e-3,
+        "schedule": "cosine",
+        "iterations": 40,
+        "batches_per_iteration": 1,
+        "batch_norm_batches": 10,
+    },
+    "workshop": {
+        "pixel_mm": 2.5,
+        "window": (80, 64),
+        "padding": "same",
+        "input_size": None,
+        "width": 16,
+        "depth": 3,
+        "optimizer": "adam",
+        "learning_rate": 1e-3,
+        "schedule": "cosine",
+        "iterations": 1500,
+        "batches_per_iteration": 1,
+        "batch_norm_batches": 100,
+    },
+    "paper": {
+        "pixel_mm": None,
+        "window": None,
+        "padding": "valid",
+        "input_size": 300,
+        "width": 64,
+        "depth": 4,
+        "optimizer": "normalized_sgd",
+        "learning_rate": 0.25,
+        "schedule": "plateau",
+        "iterations": 10_000,
+        "batches_per_iteration": 10,
+        "batch_norm_batches": 100,
+    },
+}
+"""What a preset decides: the grid of the slices, the network's size and the optimiser.
+
+Departure: the presets tiny and workshop use Adam with a cosine schedule and a padded U-Net on 5 or 2.5 mm pixels, so
+that a run takes seconds or minutes on a CPU; the preset paper keeps the paper's.
+"""
+
+LOCATION = ("cohort", "out", "stores", "preset", "task", "n_fa", "n_wa", "fold", "supervision", "seed")
+"""Settings that name a run folder by themselves; all others go into its hash."""
+
+WITHOUT_EFFECT = ("device", "checkpoint_seconds", "progress")
+"""Settings that do not belong to the experiment: two runs that differ only here share a folder."""
+
+
+class RunConfig(BaseModel):
+    """Settings of one run. Lengths are in mm, sizes in pixels, ids are 1-based where the paper counts from 1."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    cohort: Path = Field(description="folder of the cohort")
+    out: Path = Field(Path("runs"), description="folder that receives the run folder")
+    stores: Path = Field(Path("data/stores"), description="folder of the prepared slices")
+    preset: Literal["tiny", "workshop", "paper"] = Field("tiny", description="scale of the experiment")
+
+    task: Task = Field("whole_tumor", description="region to segment, or multiclass")
+    supervision: Supervision = Field("mixed", description="standard (U-Net, FA only) or mixed (with branch, FA + WA)")
+    n_fa: int = Field(5, ge=1, description="number of fully annotated patients")
+    n_wa: int | None = Field(None, ge=0, description="number of weakly annotated patients; None: all that remain")
+    fold: int = Field(1, ge=1, description="test fold, counted from 1")
+    n_folds: int = Field(paper.N_FOLDS, ge=2, description="number of folds")
+    scenario_seed: int = Field(0, ge=0, description="seed of the permutation of the patients")
+    seed: int = Field(0, ge=0, description="seed of weights and batches")
+
+    k: int = Field(4, ge=1, description="positive annotated images in a batch")
+    m: int = Field(2, ge=0, description="negative images in a batch")
+    n: int | None = Field(None, ge=0, description="positive weak images in a batch; None: 4 if mixed, 0 if standard")
+    flip_fraction: float = Field(paper.FLIP_FRACTION, ge=0, le=1, description="share of a batch mirrored left-right")
+    target_weights: tuple[float, ...] | None = Field(None, description="t_c, weight of class c; None: the paper's")
+    a: float | None = Field(None, ge=0, le=1, description="weight of the segmentation loss; None: the paper's")
+
+    pixel_mm: float | None = Field(None, gt=0, description="in-plane pixel size of the slices; None: the cohort's own")
+    window: tuple[int, int] | None = Field(None, description="(H, W) cut out around the head; None: the whole slice")
+    padding: Literal["same", "valid"] | None = Field(None, description="same: padded; valid: the paper's unpadded")
+    input_size: int | None = Field(None, description="side of the network's input; None: the size of the slices")
+    width: int | None = Field(None, ge=1, description="feature maps of the first level (paper: 64)")
+    depth: int | None = Field(None, ge=1, le=6, description="number of poolings (paper: 4)")
+    branch: Literal["deep_skip"] = Field("deep_skip", description="kind of the classification branch")
+
+    optimizer: Literal["adam", "normalized_sgd"] | None = Field(None, description="paper: normalized_sgd")
+    learning_rate: float | None = Field(None, gt=0, description="at the start")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of normalized_sgd")
+    schedule: Literal["cosine", "plateau", "constant"] | None = Field(None, description="of the learning rate")
+    iterations: int | None = Field(None, ge=1, description="optimiser steps")
+    batches_per_iteration: int | None = Field(None, ge=1, description="batches whose gradients are summed per step")
+    batch_norm_batches: int | None = Field(None, ge=1, description="training batches for the final statistics")
+
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where it pays")
+    threads: int = Field(1, ge=1, description="CPU threads of the run")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
+    checkpoint_seconds: float = Field(60.0, gt=0, description="time between checkpoints")
+    progress: bool = Field(True, description="show a progress bar")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        filled = dict(values)
+        preset = PRESETS.get(filled.get("preset", "tiny"), {})
+        filled.update({name: value for name, value in preset.items() if filled.get(name) is None})
+        kind = "multiclass" if filled.get("task") == "multiclass" else "binary"
+        supervision = filled.get("supervision", "mixed")
+        defaults = {
+            "target_weights": paper.TARGET_WEIGHTS[kind],
+            "a": paper.SEGMENTATION_SHARE[kind],
+            "n": paper.BATCH.get(supervision, paper.BATCH["mixed"])[2],
+        }
+        filled.update({name: value for name, value in defaults.items() if filled.get(name) is None})
+        return filled
+
+    @model_validator(mode="after")
+    def _check_together(self) -> RunConfig:
+        if self.fold > self.n_folds:
+            raise ValueError(f"fold is {self.fold}, but there are {self.n_folds} folds; choose 1..{self.n_folds}")
+        if len(self.target_weights) != self.n_maps:
+            raise ValueError(f"target_weights needs {self.n_maps} values for task {self.task}")
+        if self.supervision == "standard" and self.n:
+            raise ValueError("standard supervision sees no weak images; set n to 0")
+        if self.task == "multiclass" and self.k < len(paper.CLASSES):
+            raise ValueError(f"multiclass needs k >= {len(paper.CLASSES)}: every subclass occurs in every batch")
+        return self
+
+    @property
+    def n_maps(self) -> int:
+        """Number of segmentation maps K: 2 for a binary task, 4 for multiclass."""
+        return len(paper.CLASSES) + 1 if self.task == "multiclass" else 2
+
+    @property
+    def n_branches(self) -> int:
+        """Number of classification branches R: 0 for standard supervision, else one per tumour class."""
+        return self.n_maps - 1 if self.supervision == "mixed" else 0
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """Regions whose Dice is reported."""
+        return tuple(paper.REGIONS) if self.task == "multiclass" else (self.task,)
+
+    @property
+    def cohort_name(self) -> str:
+        """Name of the cohort: that of its folder."""
+        return self.cohort.resolve().name
+
+    def settings(self) -> dict[str, Any]:
+        """All settings as JSON-ready values."""
+        return self.model_dump(mode="json")
+
+    def settings_hash(self) -> str:
+        """8 hexadecimal digits over the settings that do not already name the run folder."""
+        rest = {k: v for k, v in self.settings().items() if k not in LOCATION + WITHOUT_EFFECT}
+        return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def make_config(**settings: Any) -> RunConfig:
+    """`RunConfig(**settings)`, its errors one sentence (`SettingError`) naming the setting and the nearest known."""
+    unknown = [name for name in settings if name not in RunConfig.model_fields]
+    if unknown:
+        name = unknown[0]
+        hint = nearest(name, RunConfig.model_fields) or " `python -m mixsup_lib run --help` lists the settings."
+        raise SettingError(f"Unknown setting {name!r}.{hint}")
+    try:
+        return RunConfig(**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        if not name:
+            raise SettingError(f"Settings do not fit together: {first['msg'].removeprefix('Value error, ')}.") from None
+        found = f"found {first['input']!r}, " if name in settings else ""
+        raise SettingError(f"Setting {name!r}: {found}{first['msg'][0].lower() + first['msg'][1:]}.") from None

@@ -1,0 +1,122 @@
+"""Who is fully annotated, who is weak, who is tested: the circular folds of section 4.2."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mixsup_lib.errors import DataError, SettingError, nearest
+
+_YEAR_PREFIX = re.compile(r"^brats\d{2,4}_", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Split:
+    """One fold of one scenario: three disjoint groups of patient ids.
+
+    Raises `DataError` if a patient stands on two sides.
+    """
+
+    fully_annotated: tuple[str, ...]
+    weak: tuple[str, ...]
+    test: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        everyone = [*self.fully_annotated, *self.weak, *self.test]
+        twice = sorted({patient for patient in everyone if everyone.count(patient) > 1})
+        if twice:
+            raise DataError(
+                f"Patient {twice[0]} is used twice in one split ({len(twice)} such); a patient can be fully annotated, "
+                "weak or tested, only one of them: remove it from the other lists."
+            )
+
+
+def permutation(patients: Iterable[str], n_fa: int, scenario_seed: int = 0) -> list[str]:
+    """The patients in the order of one scenario (section 4.2: "folds are re-generated randomly" for each scenario)."""
+    ordered = sorted(patients)
+    order = np.random.default_rng([scenario_seed, n_fa]).permutation(len(ordered))
+    return [ordered[i] for i in order]
+
+
+def fold_bounds(n_patients: int, fold: int, n_folds: int = 5) -> tuple[int, int]:
+    """First position and one past the last of test fold k: [(k-1)*57, k*57) for 285 patients and 5 folds."""
+    return (fold - 1) * n_patients // n_folds, fold * n_patients // n_folds
+
+
+def make_split(
+    patients: Sequence[str],
+    *,
+    n_fa: int,
+    n_wa: int | None = None,
+    fold: int = 1,
+    n_folds: int = 5,
+    scenario_seed: int = 0,
+    with_mask: Collection[str] | None = None,
+) -> Split:
+    """Fold `fold` (from 1) of the scenario with `n_fa` fully annotated patients.
+
+    Test patients are block `fold` of the permutation, the next `n_fa` positions (circular) are fully annotated, the
+    next `n_wa` are weak (None: all that remain). Patients outside `with_mask` (None: everyone has one) can only be
+    weak: they are passed over in the test block and among the fully annotated, so that the mask of a weak patient,
+    present or not, never changes a split.
+
+    Raises `SettingError` if the cohort is too small for the request.
+    """
+    if not 1 <= fold <= n_folds:
+        raise SettingError(f"Setting 'fold': found {fold}, expected 1..{n_folds}.")
+    order = permutation(patients, n_fa, scenario_seed)
+    has_mask = set(order if with_mask is None else with_mask)
+    start, stop = fold_bounds(len(order), fold, n_folds)
+    block, others = order[start:stop], order[stop:] + order[:start]
+    test = [patient for patient in block if patient in has_mask]
+    candidates = [patient for patient in others if patient in has_mask]
+    if not test:
+        raise SettingError(
+            f"Fold {fold} of {n_folds} holds no patient with a mask to test on ({len(has_mask)} of {len(order)} "
+            "patients have one); choose another fold, fewer folds or annotate more patients."
+        )
+    if len(candidates) < n_fa:
+        raise SettingError(
+            f"Setting 'n_fa': {n_fa} fully annotated patients asked for, but outside the test fold only "
+            f"{len(candidates)} of {len(others)} patients have a mask; lower n_fa."
+        )
+    chosen = set(candidates[:n_fa])
+    maskless = [patient for patient in block if patient not in has_mask]
+    remaining = [patient for patient in others if patient not in chosen] + maskless
+    if n_wa is not None and n_wa > len(remaining):
+        raise SettingError(f"Setting 'n_wa': {n_wa} weak patients asked for, but only {len(remaining)} remain.")
+    return Split(tuple(candidates[:n_fa]), tuple(remaining[:n_wa]), tuple(test))
+
+
+def read_patient_list(path: str | Path, patients: Collection[str]) -> tuple[list[str], list[str]]:
+    """Ids named in a list file of the authors' form, and the entries that match no patient.
+
+    One patient folder path a line; the last path component is the id. Ids are compared without the year prefix
+    (the lists say `Brats17_...`, the folders of BraTS 2018 `Brats18_...`).
+    """
+    known = {_YEAR_PREFIX.sub("", patient): patient for patient in patients}
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as a list of patients ({error}); expected one a line.") from None
+    entries = [re.split(r"[/\\]", line.strip().rstrip("/\\"))[-1] for line in lines if line.strip()]
+    matched = [known[_YEAR_PREFIX.sub("", e)] for e in entries if _YEAR_PREFIX.sub("", e) in known]
+    return matched, [e for e in entries if _YEAR_PREFIX.sub("", e) not in known]
+
+
+def read_split(*, fully_annotated: Path, weak: Path, test: Path, patients: Collection[str]) -> Split:
+    """A split from three list files; raises `DataError` naming the first entry that matches no patient."""
+    groups = {}
+    for name, path in {"fully_annotated": fully_annotated, "weak": weak, "test": test}.items():
+        matched, unmatched = read_patient_list(path, patients)
+        if unmatched:
+            raise DataError(
+                f"{path}: {len(unmatched)} of {len(matched) + len(unmatched)} entries match no patient of the cohort, "
+                f"the first is {unmatched[0]!r}.{nearest(unmatched[0], patients)}"
+            )
+        groups[name] = tuple(matched)
+    return Split(**groups)

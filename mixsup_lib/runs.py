@@ -1,0 +1,197 @@
+"""One run = one folder: start, resume, finish.
+
+A run works in `<folder>.partial` and is renamed when everything is in it; a folder without that suffix is finished and
+never written again.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict
+from safetensors.torch import load_file, save_file
+
+from mixsup_lib.cohort import Cohort, find_cohort
+from mixsup_lib.compute import set_up
+from mixsup_lib.config import RunConfig, make_config
+from mixsup_lib.errors import DataError, SettingError
+from mixsup_lib.evaluation import evaluate
+from mixsup_lib.files import atomic_path, write_json
+from mixsup_lib.model import MixedSupervisionUNet
+from mixsup_lib.protocol import Split, make_split
+from mixsup_lib.provenance import provenance
+from mixsup_lib.sampling import BatchSampler, select_training_slices
+from mixsup_lib.slices import prepare
+from mixsup_lib.store import SliceStore
+from mixsup_lib.training import HISTORY_COLUMNS, Trainer, build_network, network_input
+
+
+class RunMetrics(BaseModel):
+    """Content of metrics.json: the settings as used, the split, and Dice (per cent) per region."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    config: dict[str, Any]
+    split: dict[str, list[str]]
+    mean_dice: dict[str, float | None]
+    median_dice: dict[str, float | None]
+    n_test: dict[str, int]
+
+
+def run_folder(config: RunConfig, split: Split) -> Path:
+    """Where a run lives: cohort/preset/task/<n>fa<m>wa/fold/supervision/seed-hash below `config.out`."""
+    scenario = f"{len(split.fully_annotated)}fa{len(split.weak)}wa"
+    name = f"seed{config.seed}-{config.settings_hash()}"
+    below = Path(config.cohort_name, config.preset, config.task, scenario, f"fold{config.fold}", config.supervision)
+    return config.out / below / name
+
+
+def open_store(config: RunConfig, cohort: Cohort, *, workers: int = 1) -> SliceStore:
+    """The prepared slices a run needs, made if they are not there."""
+    size = "whole" if config.window is None else f"{config.window[0]}x{config.window[1]}"
+    grid = "own" if config.pixel_mm is None else f"{config.pixel_mm:g}mm"
+    base = config.stores / config.cohort_name
+    return prepare(
+        cohort,
+        base / f"{grid}-{size}",
+        labels_folder=base,
+        pixel_mm=config.pixel_mm,
+        window=config.window,
+        workers=workers,
+        progress=config.progress,
+    )
+
+
+def split_of(config: RunConfig, cohort: Cohort) -> Split:
+    """The fold of a run: who is fully annotated, weak, tested. A mask is seen by its file name, none is opened."""
+    if config.task not in cohort.tasks:
+        raise SettingError(
+            f"Setting 'task': found {config.task!r}, but {cohort.folder} ({cohort.layout}) has labels for "
+            f"{', '.join(cohort.tasks)} only."
+        )
+    return make_split(
+        [patient.id for patient in cohort.patients],
+        n_fa=config.n_fa,
+        n_wa=config.n_wa,
+        fold=config.fold,
+        n_folds=config.n_folds,
+        scenario_seed=config.scenario_seed,
+        with_mask={patient.id for patient in cohort.patients if patient.mask_files},
+    )
+
+
+def run(config: RunConfig) -> Path:
+    """Train, evaluate and leave the run folder; returns it. A finished run is returned as it is.
+
+    Raises:
+        DataError: the data or an earlier state of the run is at fault, or another process works on this run.
+        SettingError: the settings do not fit the cohort.
+    """
+    cohort = find_cohort(config.cohort)
+    split = split_of(config, cohort)
+    folder = run_folder(config, split)
+    if folder.exists():
+        return folder
+    partial = folder.with_name(folder.name + ".partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder.with_name(folder.name + ".lock"), timeout=0):
+            if not folder.exists():
+                _run_in(partial, config, cohort, split)
+                partial.rename(folder)
+    except Timeout:
+        raise DataError(
+            f"{partial}: another process works on this run; wait for it or choose other settings."
+        ) from None
+    return folder
+
+
+def _run_in(partial: Path, config: RunConfig, cohort: Cohort, split: Split) -> None:
+    started = time.time()
+    device, precision = set_up(config)
+    store = open_store(config, cohort)
+    write_json(partial / "config.json", config.settings())
+    trainer = make_trainer(config, store, split, device, precision)
+    trainer.checkpoint = partial / "checkpoint.pt"
+    trainer.report = _Progress(partial / "progress.json", config.iterations)
+    resumed = trainer.checkpoint.exists()
+    history = trainer.run()
+    with atomic_path(partial / "history.csv") as temporary:
+        pd.DataFrame(history, columns=HISTORY_COLUMNS).to_csv(temporary, index=False)
+    weights = {name: tensor.contiguous().cpu() for name, tensor in trainer.network.state_dict().items()}
+    with atomic_path(partial / "weights.safetensors") as temporary:
+        save_file(weights, temporary)
+    per_patient, examples = evaluate(trainer.network, config, store, split, device, precision)
+    with atomic_path(partial / "per_patient.csv") as temporary:
+        per_patient.to_csv(temporary, index=False)
+    with atomic_path(partial / "examples.npz") as temporary:
+        np.savez_compressed(temporary, **examples)
+    write_json(partial / "provenance.json", provenance(store, device, precision, started, resumed))
+    write_json(partial / "metrics.json", summarise(config, split, per_patient).model_dump())
+    (partial / "progress.json").unlink(missing_ok=True)
+
+
+def make_trainer(config: RunConfig, store: SliceStore, split: Split, device: torch.device, precision: str) -> Trainer:
+    """Network, sampler and frames of a run, ready for `Trainer.run`."""
+    data = select_training_slices(store, split, config.task, use_weak=config.supervision == "mixed")
+    sampler = BatchSampler(
+        data, k=config.k, m=config.m, n=config.n, flip_fraction=config.flip_fraction, seed=config.seed
+    )
+    slice_shape = store.images.shape[2:]
+    network = build_network(config, store.images.shape[1], slice_shape)
+    _, frames = network_input(config, slice_shape)
+    identity = f"{store.fingerprint()}-{config.settings_hash()}-{config.seed}"
+    return Trainer(network, sampler, config, frames, device, precision, identity=identity)
+
+
+class _Progress:
+    """Keeps progress.json (iteration, of how many, loss) up to date, once every two seconds."""
+
+    def __init__(self, path: Path, iterations: int) -> None:
+        self.path, self.iterations, self.written_at = path, iterations, 0.0
+
+    def __call__(self, iteration: int, loss: float) -> None:
+        if time.monotonic() - self.written_at > 2:
+            write_json(self.path, {"iteration": iteration, "iterations": self.iterations, "loss": loss})
+            self.written_at = time.monotonic()
+
+
+def summarise(config: RunConfig, split: Split, per_patient: pd.DataFrame) -> RunMetrics:
+    """Mean and median Dice per region over the test patients that have the region (the paper's rule)."""
+    by_region = per_patient.groupby("region", sort=False)["dice"]
+
+    def values(series: pd.Series) -> dict[str, float | None]:
+        return {region: None if np.isnan(x) else float(x) for region, x in series.items()}
+
+    return RunMetrics(
+        config=config.settings(),
+        split={name: list(getattr(split, name)) for name in ("fully_annotated", "weak", "test")},
+        mean_dice=values(by_region.mean()),
+        median_dice=values(by_region.median()),
+        n_test={region: int(n) for region, n in by_region.count().items()},
+    )
+
+
+def load_run(folder: str | Path) -> tuple[RunConfig, RunMetrics]:
+    """Settings and metrics of a finished run; raises `DataError` if the folder is not one."""
+    path = Path(folder) / "metrics.json"
+    try:
+        metrics = RunMetrics.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path}: not the record of a finished run ({reason}); start the run again.") from None
+    return make_config(**metrics.config), metrics
+
+
+def load_network(folder: str | Path, in_channels: int, slice_shape: tuple[int, int]) -> MixedSupervisionUNet:
+    """The trained network of a finished run."""
+    config, _ = load_run(folder)
+    network = build_network(config, in_channels, slice_shape)
+    network.load_state_dict(load_file(Path(folder) / "weights.safetensors"))
+    return network.eval()

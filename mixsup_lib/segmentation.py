@@ -1,0 +1,102 @@
+"""Network + case -> label volume on the case's own grid, in one pass per slice, and its NIfTI file."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mixsup_lib.cohort import Case
+from mixsup_lib.compute import autocast
+from mixsup_lib.files import atomic_path
+from mixsup_lib.frames import SliceFrame, scores_on_source_grid
+from mixsup_lib.model import MixedSupervisionUNet
+
+BRATS_VALUES = np.array([0, 1, 2, 4], np.uint8)
+"""Label values on disk of the paper's classes 0..3."""
+
+
+@torch.inference_mode()
+def score_slices(
+    network: MixedSupervisionUNet,
+    slices: np.ndarray,
+    *,
+    device: torch.device,
+    precision: str = "float32",
+    batch: int = 16,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Scores of whole slices.
+
+    The segmentation covers the whole slice in one pass (an input of 444 for a 240 slice and the paper's network);
+    image-level scores come from a pass at the training size, which the branch's first layer fixes (300).
+
+    Departure: the authors tested a window of 165x165 pixels and predicted background outside; this covers the slice.
+
+    Args:
+        slices: (Z, C, H, W).
+
+    Returns:
+        Class probabilities (Z, K, H, W) float32, and the probability of tumour (Z, R) of each branch or None.
+    """
+    network.eval()
+    probabilities, presence = [], []
+    for start in range(0, len(slices), batch):
+        part = torch.from_numpy(np.asarray(slices[start : start + batch], np.float32)).to(device)
+        with autocast(precision, device):
+            scores = _segment(network, part)
+            image_scores = _classify(network, part) if network.branches else None
+        probabilities.append(scores.float().softmax(dim=1).cpu().numpy())
+        if image_scores is not None:
+            presence.append(image_scores.float().softmax(dim=2)[:, :, 1].cpu().numpy())  # (B, R, 2) -> (B, R)
+    return np.concatenate(probabilities), np.concatenate(presence) if presence else None
+
+
+def _padded(images: torch.Tensor, frames) -> torch.Tensor:
+    rows, columns = frames
+    padding = (columns.pad_before, columns.pad_after, rows.pad_before, rows.pad_after)
+    images = torch.nn.functional.pad(images, padding)  # (B, C, H + pads, W + pads)
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _segment(network: MixedSupervisionUNet, images: torch.Tensor) -> torch.Tensor:
+    height, width = images.shape[2:]
+    frames = [network.geometry.whole_slice_frame(size) for size in (height, width)]
+    scores = network.segment(_padded(images, frames))  # (B, K, H', W')
+    top, left = (-frame.first for frame in frames)
+    return scores[:, :, top : top + height, left : left + width]  # (B, K, H, W)
+
+
+def _classify(network: MixedSupervisionUNet, images: torch.Tensor) -> torch.Tensor:
+    frames = [network.geometry.training_frame(s, n) for s, n in zip(images.shape[2:], network.input_shape, strict=True)]
+    return network.classify(_padded(images, frames))  # (B, R, 2)
+
+
+def label_volume(probabilities: np.ndarray, frame: SliceFrame) -> np.ndarray:
+    """Class probabilities (Z, K, H, W) of stored slices -> label volume (X, Y, Z) uint8 on the case's own grid.
+
+    Scores are brought to that grid first and the largest wins there, so that resampling does not coarsen the mask.
+    """
+    labels = [
+        scores_on_source_grid(part, frame).argmax(axis=1).astype(np.uint8)  # (z, K, Y, X) -> (z, Y, X)
+        for part in np.array_split(probabilities, math.ceil(len(probabilities) / 16))
+    ]
+    return np.concatenate(labels).transpose(2, 1, 0)  # (Z, Y, X) -> (X, Y, Z)
+
+
+def save_nifti(path: str | Path, labels: np.ndarray, case: Case, *, multiclass: bool) -> None:
+    """Write a label volume (X, Y, Z) with the case's geometry, on the axes of the case's own file.
+
+    A multiclass volume gets BraTS' label values (1, 2, 4), a binary one 1. The header carries no text.
+    """
+    import nibabel as nib
+    from nibabel import orientations as axes
+
+    values = BRATS_VALUES[labels] if multiclass else labels.astype(np.uint8)
+    image = nib.Nifti1Image(values, case.affine)
+    back = axes.ornt_transform(axes.io_orientation(case.affine), axes.io_orientation(case.source_affine))
+    image = image.as_reoriented(back)
+    image.header.set_xyzt_units("mm" if case.voxel_size_mm else "unknown")
+    with atomic_path(path) as temporary:
+        nib.save(image, temporary)

@@ -1,0 +1,102 @@
+"""The SliceStore: axial slices of all patients in one memory-mapped array, and a table beside it.
+
+The store holds images only. Which classes a slice shows comes from `slice_labels.csv`, and the mask of a patient is
+opened at the moment that patient is used as fully annotated or test, never otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mixsup_lib import paper
+from mixsup_lib.cohort import Cohort
+from mixsup_lib.errors import DataError
+from mixsup_lib.frames import SliceFrame, resample_in_plane
+from mixsup_lib.slice_labels import read_slice_labels, slice_presence
+
+
+def training_range(n_slices: int, has_empty_ends: bool) -> tuple[int, int]:
+    """First and last training slice, inclusive: the paper's 15..130 of 155, as a fraction for other grids."""
+    if not has_empty_ends:
+        return 0, n_slices - 1
+    first, last, of = paper.TRAINING_SLICES
+    return round(first / of * n_slices), min(round(last / of * n_slices), n_slices - 1)
+
+
+class SliceStore:
+    """Prepared slices of one cohort.
+
+    Attributes:
+        images: (N, C, H, W) float16, memory-mapped, read only; non-zero median 100.
+        table: N rows with patient, z, training (is it one of the training slices).
+        cohort: the cohort the slices come from.
+    """
+
+    def __init__(self, folder: str | Path, cohort: Cohort, labels_folder: str | Path | None = None) -> None:
+        self.folder, self.cohort = Path(folder), cohort
+        self.labels_folder = Path(labels_folder or folder)
+        try:
+            description = json.loads((self.folder / "store.json").read_text(encoding="utf-8"))
+            self.images = np.load(self.folder / "images.npy", mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.folder}: not a prepared store ({error}); run `prepare` again.") from None
+        self.settings = description["settings"]
+        entries = description["patients"]
+        counts = np.array([entry["n_slices"] for entry in entries])
+        stops = np.cumsum(counts)
+        if stops[-1] != len(self.images):
+            raise DataError(f"{self.folder}: images.npy and store.json disagree; delete the folder and prepare again.")
+        self._rows = {e["patient"]: slice(int(b - c), int(b)) for e, b, c in zip(entries, stops, counts, strict=True)}
+        self._frames = {e["patient"]: SliceFrame(**{k: tuple(v) for k, v in e["frame"].items()}) for e in entries}
+        self._voxel_sizes = {e["patient"]: e["voxel_size_mm"] for e in entries}
+        self._digests = {e["patient"]: e["digest"] for e in entries}
+        ranges = [training_range(int(count), cohort.has_empty_ends) for count in counts]
+        z = np.concatenate([np.arange(count) for count in counts])
+        first, last = (np.repeat(column, counts) for column in zip(*ranges, strict=True))
+        self.table = pd.DataFrame(
+            {
+                "patient": np.repeat([e["patient"] for e in entries], counts),
+                "z": z,
+                "training": (z >= first) & (z <= last),
+            }
+        )
+
+    def rows(self, patient: str) -> slice:
+        """Rows of one patient in `images` and `table`, in the order of z."""
+        return self._rows[patient]
+
+    def frame(self, patient: str) -> SliceFrame:
+        """Where this patient's stored slices lie in the slices of the scan."""
+        return self._frames[patient]
+
+    def voxel_size_mm(self, patient: str) -> tuple[float, float, float] | None:
+        """(x, y, z) voxel size of the patient's scan, None where the layout has none."""
+        size = self._voxel_sizes[patient]
+        return tuple(size) if size else None
+
+    def presence(self, patients: list[str]) -> dict[str, pd.DataFrame]:
+        """Per patient, which classes occur in each slice (Z rows, bool columns), from `slice_labels.csv` alone."""
+        labels = read_slice_labels(self.cohort.folder)
+        labels = read_slice_labels(self.labels_folder) if labels is None else labels
+        if labels is None:
+            raise DataError(f"{self.cohort.folder}: neither masks nor slice_labels.csv; write one (data/README.md).")
+        counts = {patient: self.rows(patient).stop - self.rows(patient).start for patient in patients}
+        return {patient: slice_presence(labels, patient, counts[patient]) for patient in patients}
+
+    def label_maps(self, patient: str) -> np.ndarray:
+        """(Z, H, W) uint8 label maps of one patient on the grid of the stored slices. Opens that patient's mask."""
+        labels = self.cohort[patient].read_labels().transpose(2, 1, 0)  # (Z, Y, X)
+        expected = self.rows(patient).stop - self.rows(patient).start
+        if len(labels) != expected:
+            raise DataError(f"{patient}: the mask has {len(labels)} slices, the images {expected}; expected one grid.")
+        return resample_in_plane(labels[:, None], self.frame(patient), nearest=True)[:, 0]  # (Z, H, W)
+
+    def fingerprint(self) -> str:
+        """Digest of all stored intensities and of the settings; masks have no part in it."""
+        content = json.dumps([self._digests, {k: v for k, v in self.settings.items() if k != "cohort"}], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -1,0 +1,233 @@
+"""The training loop, written to be read from top to bottom: sections 3.1 and 3.2."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from mixsup_lib.compute import autocast
+from mixsup_lib.config import RunConfig
+from mixsup_lib.errors import DataError, MixsupError
+from mixsup_lib.files import atomic_path
+from mixsup_lib.geometry import Frame, Geometry
+from mixsup_lib.losses import classification_loss, joint_loss, segmentation_loss
+from mixsup_lib.model import MixedSupervisionUNet
+from mixsup_lib.optim import CosineSchedule, NormalizedSGD, PlateauSchedule
+from mixsup_lib.sampling import Batch, BatchSampler
+
+HISTORY_COLUMNS = ("iteration", "loss", "segmentation_loss", "classification_loss", "learning_rate")
+
+
+def network_input(config: RunConfig, slice_shape: tuple[int, int]) -> tuple[tuple[int, int], tuple[Frame, Frame]]:
+    """Training input size (H, W) of the network and the frames (rows, columns) that fit slices into it."""
+    geometry = Geometry(config.depth, config.padding)
+    step = 2**config.depth
+    sizes = [config.input_size or math.ceil(size / step) * step for size in slice_shape]
+    frames = [geometry.training_frame(size, whole) for size, whole in zip(slice_shape, sizes, strict=True)]
+    return tuple(sizes), tuple(frames)
+
+
+def build_network(config: RunConfig, in_channels: int, slice_shape: tuple[int, int]) -> MixedSupervisionUNet:
+    """The network of a run with its initial weights, which depend on the seed alone.
+
+    Standard and mixed supervision with one seed start from the same U-Net.
+    """
+    torch.manual_seed(config.seed)
+    input_shape, _ = network_input(config, slice_shape)
+    network = MixedSupervisionUNet(
+        in_channels=in_channels,
+        n_maps=config.n_maps,
+        n_branches=config.n_branches,
+        width=config.width,
+        depth=config.depth,
+        padding=config.padding,
+        input_shape=input_shape,
+        branch=config.branch,
+    )
+    return network.to(memory_format=torch.channels_last)
+
+
+def build_optimizer(config: RunConfig, network: torch.nn.Module):
+    """Optimiser and schedule of a run; the paper's are normalized_sgd and plateau."""
+    if config.optimizer == "normalized_sgd":
+        optimizer = NormalizedSGD(network.parameters(), lr=config.learning_rate, momentum=config.momentum)
+    else:
+        optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
+    if config.schedule == "plateau":
+        return optimizer, PlateauSchedule(optimizer)
+    final_fraction = 1.0 if config.schedule == "constant" else 0.01
+    return optimizer, CosineSchedule(optimizer, config.iterations, final_fraction=final_fraction)
+
+
+@dataclass
+class Trainer:
+    """Everything a training step needs; `network` and `sampler` carry the state.
+
+    Attributes:
+        frames: how slices are padded into the network's input, (rows, columns).
+        checkpoint: file the state is kept in; None keeps nothing.
+        identity: what the checkpoint belongs to; a checkpoint of something else is refused.
+        report: called after every iteration with (iteration, loss).
+    """
+
+    network: MixedSupervisionUNet
+    sampler: BatchSampler
+    config: RunConfig
+    frames: tuple[Frame, Frame]
+    device: torch.device
+    precision: str
+    checkpoint: Path | None = None
+    identity: str = ""
+    report: Callable[[int, float], None] | None = None
+
+    def __post_init__(self) -> None:
+        self.network.to(self.device)
+        self.optimizer, self.schedule = build_optimizer(self.config, self.network)
+        self.history: list[list[float]] = []
+
+    @property
+    def iteration(self) -> int:
+        """Iterations done so far."""
+        return len(self.history)
+
+    def run(self) -> list[list[float]]:
+        """Train to the last iteration, then estimate the batch-norm statistics; returns the history.
+
+        The history has one row per iteration, columns `HISTORY_COLUMNS`; losses are means over the batches of the
+        iteration. Continues from the checkpoint if there is one. Ctrl-C leaves a checkpoint.
+        """
+        self.load()
+        bar = tqdm(
+            total=self.config.iterations,
+            initial=self.iteration,
+            desc=f"{self.config.supervision}, fold {self.config.fold}",
+            disable=not self.config.progress,
+            mininterval=1.0,
+        )
+        saved_at = time.monotonic()
+        self.network.train()
+        try:
+            while self.iteration < self.config.iterations:
+                row = self.step()
+                bar.update()
+                bar.set_postfix(loss=f"{row[1]:.3f}", refresh=False)
+                if self.report:
+                    self.report(self.iteration, row[1])
+                if time.monotonic() - saved_at > self.config.checkpoint_seconds:
+                    self.save()
+                    saved_at = time.monotonic()
+        except KeyboardInterrupt:
+            self.save()
+            raise
+        bar.close()
+        self.save()
+        self.estimate_batch_norm()
+        return self.history
+
+    def step(self) -> list[float]:
+        """One iteration: gradients of several batches are summed, then one step of the optimiser is taken."""
+        self.optimizer.zero_grad(set_to_none=True)
+        totals = torch.zeros(3, device=self.device)
+        for _ in range(self.config.batches_per_iteration):
+            losses = self.losses(self.sampler.draw())
+            losses[0].backward()
+            totals += torch.stack(losses).detach()
+        loss, loss_s, loss_c = (totals / self.config.batches_per_iteration).tolist()
+        if not math.isfinite(loss):
+            raise MixsupError(
+                f"The loss became {loss} at iteration {self.iteration + 1}; expected a finite number: lower the "
+                "learning rate or use precision float32. The last checkpoint is kept."
+            )
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.optimizer.step()
+        self.schedule.step(loss)
+        row = [self.iteration + 1, loss, loss_s, loss_c, rate]
+        self.history.append(row)
+        return row
+
+    def losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Joint, segmentation and classification loss of a batch (scalars)."""
+        annotated = len(batch.labels)
+        with autocast(self.precision, self.device):
+            pixel_scores, image_scores = self.network(self.inputs(batch), n_annotated=annotated)
+        loss_s = segmentation_loss(pixel_scores, self.targets(batch), self.config.target_weights)
+        if image_scores is None:
+            return loss_s, loss_s, torch.zeros_like(loss_s)
+        loss_c = classification_loss(image_scores, torch.from_numpy(batch.presence).to(self.device))
+        return joint_loss(loss_s, loss_c, self.config.a), loss_s, loss_c
+
+    def inputs(self, batch: Batch) -> torch.Tensor:
+        """(B, C, H, W) -> zero-padded to the network's input, channels last."""
+        rows, columns = self.frames
+        images = torch.from_numpy(batch.images).to(self.device, non_blocking=True)
+        padding = (columns.pad_before, columns.pad_after, rows.pad_before, rows.pad_after)
+        images = torch.nn.functional.pad(images, padding)  # (B, C, H + pads, W + pads)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def targets(self, batch: Batch) -> torch.Tensor:
+        """(k + m, H, W) -> the part that the network's output covers, (k + m, H', W')."""
+        (top, bottom), (left, right) = [(frame.first, frame.last) for frame in self.frames]
+        labels = torch.from_numpy(batch.labels).to(self.device)
+        height, width = labels.shape[1:]
+        outside = (max(-left, 0), max(right - width, 0), max(-top, 0), max(bottom - height, 0))
+        labels = labels[:, max(top, 0) : bottom, max(left, 0) : right]
+        return torch.nn.functional.pad(labels, outside)  # beyond the slice there is no tumour
+
+    @torch.no_grad()
+    def estimate_batch_norm(self) -> None:
+        """Replace the running batch-norm statistics by their mean over N training batches, N equal in both arms.
+
+        Departure: the authors' test-time statistics are fixed numbers whose origin is not published; these are
+        averages over `batch_norm_batches` batches drawn after training.
+        """
+        layers = [layer for layer in self.network.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+        momenta = [layer.momentum for layer in layers]
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # cumulative average
+        self.network.train()
+        for _ in range(self.config.batch_norm_batches):
+            with autocast(self.precision, self.device):
+                self.network(self.inputs(self.sampler.draw()))
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+
+    def save(self) -> None:
+        """Write the checkpoint, atomically."""
+        if self.checkpoint is None:
+            return
+        state = {
+            "identity": self.identity,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "sampler": self.sampler.state_dict(),
+            "history": torch.tensor(self.history, dtype=torch.float64).reshape(-1, len(HISTORY_COLUMNS)),
+        }
+        with atomic_path(self.checkpoint) as temporary:
+            torch.save(state, temporary)
+
+    def load(self) -> None:
+        """Continue from the checkpoint, if there is one."""
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return
+        try:
+            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+            identity = state["identity"]
+        except Exception as error:  # torch raises many kinds for a damaged file
+            raise DataError(
+                f"{self.checkpoint}: not a readable checkpoint ({type(error).__name__}); delete it to start anew."
+            ) from None
+        if identity != self.identity:
+            raise DataError(f"{self.checkpoint}: belongs to other data or settings; delete it to start the run anew.")
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.sampler.load_state_dict(state["sampler"])
+        self.history = [[int(row[0]), *row[1:]] for row in state["history"].tolist()]

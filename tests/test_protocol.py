@@ -1,0 +1,93 @@
+"""Folds and scenarios of section 4.2."""
+
+from __future__ import annotations
+
+import pytest
+
+from mixsup_lib.errors import DataError, SettingError
+from mixsup_lib.protocol import Split, fold_bounds, make_split, permutation, read_patient_list, read_split
+
+PATIENTS = [f"Brats18_TCIA_{i:03d}_1" for i in range(285)]
+
+
+def test_285_patients_give_five_test_folds_of_57():
+    assert [fold_bounds(285, k) for k in range(1, 6)] == [((k - 1) * 57, k * 57) for k in range(1, 6)]
+
+
+@pytest.mark.parametrize(("n_fa", "n_wa"), [(5, 223), (15, 213), (30, 198), (228, 0)])
+def test_scenarios_leave_the_papers_number_of_weak_patients(n_fa, n_wa):
+    split = make_split(PATIENTS, n_fa=n_fa, fold=3)
+    assert (len(split.test), len(split.fully_annotated), len(split.weak)) == (57, n_fa, n_wa)
+
+
+def test_every_patient_is_tested_exactly_once_over_the_folds():
+    tested = [p for fold in range(1, 6) for p in make_split(PATIENTS, n_fa=5, fold=fold).test]
+    assert sorted(tested) == sorted(PATIENTS)
+
+
+def test_folds_are_circular():
+    order = permutation(PATIENTS, 15)
+    assert make_split(PATIENTS, n_fa=15, fold=1).fully_annotated == tuple(order[57:72])
+    assert make_split(PATIENTS, n_fa=15, fold=5).fully_annotated == tuple(order[:15])
+
+
+def test_annotated_patients_of_fold_1_are_the_first_test_patients_of_fold_2():
+    first, second = (make_split(PATIENTS, n_fa=5, fold=fold) for fold in (1, 2))
+    assert first.fully_annotated == second.test[:5]
+
+
+def test_each_scenario_has_its_own_permutation():
+    assert permutation(PATIENTS, 5) != permutation(PATIENTS, 15)
+    assert permutation(PATIENTS, 5) != permutation(PATIENTS, 5, scenario_seed=1)
+    assert permutation(PATIENTS, 5) == permutation(reversed(PATIENTS), 5)
+
+
+def test_fewer_weak_patients_keep_test_and_annotated_patients():
+    all_weak, fifty = make_split(PATIENTS, n_fa=5), make_split(PATIENTS, n_fa=5, n_wa=50)
+    assert (fifty.test, fifty.fully_annotated) == (all_weak.test, all_weak.fully_annotated)
+    assert fifty.weak == all_weak.weak[:50]
+
+
+def test_55_patients_give_39_weak():
+    split = make_split(PATIENTS[:55], n_fa=5, fold=2)
+    assert (len(split.test), len(split.weak)) == (11, 39)
+
+
+def test_the_masks_of_weak_patients_do_not_change_a_split():
+    split = make_split(PATIENTS, n_fa=5, fold=2)
+    without = make_split(PATIENTS, n_fa=5, fold=2, with_mask={*split.fully_annotated, *split.test})
+    assert without == split
+
+
+def test_patients_without_mask_are_weak():
+    with_mask = set(PATIENTS[::2])
+    split = make_split(PATIENTS, n_fa=5, fold=1, with_mask=with_mask)
+    assert with_mask.issuperset(split.test + split.fully_annotated)
+    assert len(split.weak) + len(split.test) + 5 == 285
+
+
+def test_a_patient_on_two_sides_is_an_error():
+    with pytest.raises(DataError, match="Patient b is used twice"):
+        Split(("a", "b"), ("c",), ("b",))
+
+
+@pytest.mark.parametrize("request_", [{"fold": 6}, {"n_fa": 229}, {"n_fa": 5, "n_wa": 224}])
+def test_impossible_requests_are_refused(request_):
+    with pytest.raises(SettingError):
+        make_split(PATIENTS, **{"n_fa": 5, **request_})
+
+
+def test_lists_are_matched_without_the_year_prefix(tmp_path):
+    path = tmp_path / "test.txt"
+    path.write_text("data/HGG/Brats17_TCIA_001_1\n\ndata\\LGG\\Brats17_TCIA_999_1\n")
+    assert read_patient_list(path, PATIENTS) == (["Brats18_TCIA_001_1"], ["Brats17_TCIA_999_1"])
+
+
+def test_unmatched_list_entries_are_reported(tmp_path):
+    files = {name: tmp_path / f"{name}.txt" for name in ("fully_annotated", "weak", "test")}
+    for number, file in enumerate(files.values()):
+        file.write_text(f"Brats17_TCIA_00{number}_1\n")
+    assert read_split(**files, patients=PATIENTS).weak == ("Brats18_TCIA_001_1",)
+    files["weak"].write_text("Brats17_TCIA_0001_1\n")
+    with pytest.raises(DataError, match=r"weak\.txt: 1 of 1 entries match no patient.*'Brats17_TCIA_0001_1'"):
+        read_split(**files, patients=PATIENTS)
