@@ -88,9 +88,13 @@ class RunConfig(BaseModel):
     preset: Literal["tiny", "workshop", "paper"] = Field("tiny", description="scale of the experiment")
 
     task: Task = Field("whole_tumor", description="region to segment, or multiclass")
-    supervision: Supervision = Field("mixed", description="standard (U-Net, FA only) or mixed (with branch, FA + WA)")
+    supervision: Supervision = Field(
+        "mixed", description="standard (U-Net, FA only) or mixed (with branch, FA + WA)"
+    )
     n_fa: int = Field(5, ge=1, description="number of fully annotated patients")
-    n_wa: int | None = Field(None, ge=0, description="number of weakly annotated patients; None: all that remain")
+    n_wa: int | None = Field(
+        None, ge=0, description="number of weakly annotated patients; None: all that remain"
+    )
     fold: int = Field(1, ge=1, description="test fold, counted from 1")
     n_folds: int = Field(paper.N_FOLDS, ge=2, description="number of folds")
     scenario_seed: int = Field(0, ge=0, description="seed of the permutation of the patients")
@@ -98,15 +102,31 @@ class RunConfig(BaseModel):
 
     k: int = Field(4, ge=1, description="positive annotated images in a batch")
     m: int = Field(2, ge=0, description="negative images in a batch")
-    n: int | None = Field(None, ge=0, description="positive weak images in a batch; None: 4 if mixed, 0 if standard")
-    flip_fraction: float = Field(paper.FLIP_FRACTION, ge=0, le=1, description="share of a batch mirrored left-right")
-    target_weights: tuple[float, ...] | None = Field(None, description="t_c, weight of class c; None: the paper's")
-    a: float | None = Field(None, ge=0, le=1, description="weight of the segmentation loss; None: the paper's")
+    n: int | None = Field(
+        None, ge=0, description="positive weak images in a batch; None: 4 if mixed, 0 if standard"
+    )
+    flip_fraction: float = Field(
+        paper.FLIP_FRACTION, ge=0, le=1, description="share of a batch mirrored left-right"
+    )
+    target_weights: tuple[float, ...] | None = Field(
+        None, description="t_c, weight of class c; None: the paper's"
+    )
+    a: float | None = Field(
+        None, ge=0, le=1, description="weight of the segmentation loss; None: the paper's"
+    )
 
-    pixel_mm: float | None = Field(None, gt=0, description="in-plane pixel size of the slices; None: the cohort's own")
-    window: tuple[int, int] | None = Field(None, description="(H, W) cut out around the head; None: the whole slice")
-    padding: Literal["same", "valid"] | None = Field(None, description="same: padded; valid: the paper's unpadded")
-    input_size: int | None = Field(None, description="side of the network's input; None: the size of the slices")
+    pixel_mm: float | None = Field(
+        None, gt=0, description="in-plane pixel size of the slices; None: the cohort's own"
+    )
+    window: tuple[int, int] | None = Field(
+        None, description="(H, W) cut out around the head; None: the whole slice"
+    )
+    padding: Literal["same", "valid"] | None = Field(
+        None, description="same: padded; valid: the paper's unpadded"
+    )
+    input_size: int | None = Field(
+        None, description="side of the network's input; None: the size of the slices"
+    )
     width: int | None = Field(None, ge=1, description="feature maps of the first level (paper: 64)")
     depth: int | None = Field(None, ge=1, le=6, description="number of poolings (paper: 4)")
     branch: Literal["deep_skip"] = Field("deep_skip", description="kind of the classification branch")
@@ -114,12 +134,20 @@ class RunConfig(BaseModel):
     optimizer: Literal["adam", "normalized_sgd"] | None = Field(None, description="paper: normalized_sgd")
     learning_rate: float | None = Field(None, gt=0, description="at the start")
     momentum: float = Field(0.9, ge=0, lt=1, description="of normalized_sgd")
-    schedule: Literal["cosine", "plateau", "constant"] | None = Field(None, description="of the learning rate")
+    schedule: Literal["cosine", "plateau", "constant"] | None = Field(
+        None, description="of the learning rate"
+    )
     iterations: int | None = Field(None, ge=1, description="optimiser steps")
-    batches_per_iteration: int | None = Field(None, ge=1, description="batches whose gradients are summed per step")
-    batch_norm_batches: int | None = Field(None, ge=1, description="training batches for the final statistics")
+    batches_per_iteration: int | None = Field(
+        None, ge=1, description="batches whose gradients are summed per step"
+    )
+    batch_norm_batches: int | None = Field(
+        None, ge=1, description="training batches for the final statistics"
+    )
 
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where it pays")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 where it pays"
+    )
     threads: int = Field(1, ge=1, description="CPU threads of the run")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
     checkpoint_seconds: float = Field(60.0, gt=0, description="time between checkpoints")
@@ -146,13 +174,17 @@ class RunConfig(BaseModel):
     @model_validator(mode="after")
     def _check_together(self) -> RunConfig:
         if self.fold > self.n_folds:
-            raise ValueError(f"fold is {self.fold}, but there are {self.n_folds} folds; choose 1..{self.n_folds}")
+            raise ValueError(
+                f"fold is {self.fold}, but there are {self.n_folds} folds; choose 1..{self.n_folds}"
+            )
         if len(self.target_weights) != self.n_maps:
             raise ValueError(f"target_weights needs {self.n_maps} values for task {self.task}")
         if self.supervision == "standard" and self.n:
             raise ValueError("standard supervision sees no weak images; set n to 0")
         if self.task == "multiclass" and self.k < len(paper.CLASSES):
-            raise ValueError(f"multiclass needs k >= {len(paper.CLASSES)}: every subclass occurs in every batch")
+            raise ValueError(
+                f"multiclass needs k >= {len(paper.CLASSES)}: every subclass occurs in every batch"
+            )
         return self
 
     @property
@@ -190,7 +222,9 @@ def make_config(**settings: Any) -> RunConfig:
     unknown = [name for name in settings if name not in RunConfig.model_fields]
     if unknown:
         name = unknown[0]
-        hint = nearest(name, RunConfig.model_fields) or " `python -m mixsup_lib run --help` lists the settings."
+        hint = (
+            nearest(name, RunConfig.model_fields) or " `python -m mixsup_lib run --help` lists the settings."
+        )
         raise SettingError(f"Unknown setting {name!r}.{hint}")
     try:
         return RunConfig(**settings)
@@ -198,6 +232,10 @@ def make_config(**settings: Any) -> RunConfig:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         if not name:
-            raise SettingError(f"Settings do not fit together: {first['msg'].removeprefix('Value error, ')}.") from None
+            raise SettingError(
+                f"Settings do not fit together: {first['msg'].removeprefix('Value error, ')}."
+            ) from None
         found = f"found {first['input']!r}, " if name in settings else ""
-        raise SettingError(f"Setting {name!r}: {found}{first['msg'][0].lower() + first['msg'][1:]}.") from None
+        raise SettingError(
+            f"Setting {name!r}: {found}{first['msg'][0].lower() + first['msg'][1:]}."
+        ) from None

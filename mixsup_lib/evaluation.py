@@ -60,7 +60,9 @@ def _examples(pictures: dict, store: SliceStore) -> dict[str, np.ndarray]:
     """Arrays of examples.npz on the grid of the store, where all slices have one size."""
 
     def on_store_grid(patient: str, labels: np.ndarray) -> np.ndarray:
-        return resample_in_plane(np.ascontiguousarray(labels[None, None]), store.frame(patient), nearest=True)[0, 0]
+        return resample_in_plane(
+            np.ascontiguousarray(labels[None, None]), store.frame(patient), nearest=True
+        )[0, 0]
 
     return {
         "patient": np.array(list(pictures)),

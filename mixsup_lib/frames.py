@@ -56,7 +56,9 @@ def fit_window(
         window: (H, W) in resampled pixels, None for the whole slice.
     """
     source = foreground.shape
-    spacing = voxel_size_mm[1::-1] if voxel_size_mm else (ASSUMED_FIELD_OF_VIEW_MM / max(source),) * 2  # (y, x)
+    spacing = (
+        voxel_size_mm[1::-1] if voxel_size_mm else (ASSUMED_FIELD_OF_VIEW_MM / max(source),) * 2
+    )  # (y, x)
     factors = (1.0, 1.0) if pixel_mm is None else tuple(size / pixel_mm for size in spacing)
     resampled = tuple(max(round(n * factor), 1) for n, factor in zip(source, factors, strict=True))
     window = resampled if window is None else tuple(window)

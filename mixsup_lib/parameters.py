@@ -14,7 +14,9 @@ from mixsup_lib.errors import SettingError, nearest
 
 def new_names(namespace: Mapping[str, Any], before: Collection[str]) -> list[str]:
     """Public names that appeared in a notebook since `before = set(globals())` was taken above its parameters."""
-    return [name for name in namespace if name not in before and not name.startswith("_") and name != "before"]
+    return [
+        name for name in namespace if name not in before and not name.startswith("_") and name != "before"
+    ]
 
 
 def refuse_unknown(namespace: Mapping[str, Any], before: Collection[str], known: Collection[str]) -> None:

@@ -88,7 +88,9 @@ def make_split(
     maskless = [patient for patient in block if patient not in has_mask]
     remaining = [patient for patient in others if patient not in chosen] + maskless
     if n_wa is not None and n_wa > len(remaining):
-        raise SettingError(f"Setting 'n_wa': {n_wa} weak patients asked for, but only {len(remaining)} remain.")
+        raise SettingError(
+            f"Setting 'n_wa': {n_wa} weak patients asked for, but only {len(remaining)} remain."
+        )
     return Split(tuple(candidates[:n_fa]), tuple(remaining[:n_wa]), tuple(test))
 
 
@@ -102,7 +104,9 @@ def read_patient_list(path: str | Path, patients: Collection[str]) -> tuple[list
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a list of patients ({error}); expected one a line.") from None
+        raise DataError(
+            f"{path}: cannot be read as a list of patients ({error}); expected one a line."
+        ) from None
     entries = [re.split(r"[/\\]", line.strip().rstrip("/\\"))[-1] for line in lines if line.strip()]
     matched = [known[_YEAR_PREFIX.sub("", e)] for e in entries if _YEAR_PREFIX.sub("", e) in known]
     return matched, [e for e in entries if _YEAR_PREFIX.sub("", e) not in known]

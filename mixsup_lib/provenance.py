@@ -17,7 +17,9 @@ from mixsup_lib import __version__
 from mixsup_lib.store import SliceStore
 
 
-def provenance(store: SliceStore, device: torch.device, precision: str, started: float, resumed: bool) -> dict:
+def provenance(
+    store: SliceStore, device: torch.device, precision: str, started: float, resumed: bool
+) -> dict:
     """Where a result comes from: code, versions, machine, data and cost. `peak_memory_mb` is that of the process."""
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=12"],

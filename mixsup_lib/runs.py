@@ -48,7 +48,9 @@ def run_folder(config: RunConfig, split: Split) -> Path:
     """Where a run lives: cohort/preset/task/<n>fa<m>wa/fold/supervision/seed-hash below `config.out`."""
     scenario = f"{len(split.fully_annotated)}fa{len(split.weak)}wa"
     name = f"seed{config.seed}-{config.settings_hash()}"
-    below = Path(config.cohort_name, config.preset, config.task, scenario, f"fold{config.fold}", config.supervision)
+    below = Path(
+        config.cohort_name, config.preset, config.task, scenario, f"fold{config.fold}", config.supervision
+    )
     return config.out / below / name
 
 
@@ -137,7 +139,9 @@ def _run_in(partial: Path, config: RunConfig, cohort: Cohort, split: Split) -> N
     (partial / "progress.json").unlink(missing_ok=True)
 
 
-def make_trainer(config: RunConfig, store: SliceStore, split: Split, device: torch.device, precision: str) -> Trainer:
+def make_trainer(
+    config: RunConfig, store: SliceStore, split: Split, device: torch.device, precision: str
+) -> Trainer:
     """Network, sampler and frames of a run, ready for `Trainer.run`."""
     data = select_training_slices(store, split, config.task, use_weak=config.supervision == "mixed")
     sampler = BatchSampler(
@@ -185,7 +189,9 @@ def load_run(folder: str | Path) -> tuple[RunConfig, RunMetrics]:
         metrics = RunMetrics.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"{path}: not the record of a finished run ({reason}); start the run again.") from None
+        raise DataError(
+            f"{path}: not the record of a finished run ({reason}); start the run again."
+        ) from None
     return make_config(**metrics.config), metrics
 
 

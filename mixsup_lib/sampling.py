@@ -54,7 +54,9 @@ class TrainingSlices:
     weak: np.ndarray
 
 
-def select_training_slices(store: SliceStore, split: Split, task: str, *, use_weak: bool = True) -> TrainingSlices:
+def select_training_slices(
+    store: SliceStore, split: Split, task: str, *, use_weak: bool = True
+) -> TrainingSlices:
     """The three kinds of training images of section 3.1.
 
     Fully annotated patients: what a slice shows is read from their masks. Weak patients (only if `use_weak`): from
@@ -78,7 +80,7 @@ def select_training_slices(store: SliceStore, split: Split, task: str, *, use_we
         label_index[chosen] = labelled + np.arange(len(chosen))
         labelled += len(chosen)
         maps.append(task_labels(labels[has_any & training[rows]], task))
-    for patient, seen in store.presence(list(split.weak)).items() if use_weak and split.weak else ():
+    for patient, seen in store.presence(list(split.weak), task).items() if use_weak and split.weak else ():
         rows = np.arange(len(training))[store.rows(patient)]
         presence[rows] = seen[columns].to_numpy()
         has_any = presence[rows].any(axis=1)
@@ -152,13 +154,17 @@ class BatchSampler:
         DataError: a pool that the batch needs is empty.
     """
 
-    def __init__(self, data: TrainingSlices, *, k: int, m: int, n: int, flip_fraction: float, seed: int) -> None:
+    def __init__(
+        self, data: TrainingSlices, *, k: int, m: int, n: int, flip_fraction: float, seed: int
+    ) -> None:
         self.data, self.k, self.m, self.n = data, k, m, n
         self.n_flipped = round(flip_fraction * (k + m + n))
         self.rng = np.random.default_rng(seed)
         for name, pool, count in (("negative", data.negative, m), ("positive weak", data.weak, n)):
             if count and len(pool) == 0:
-                raise DataError(f"Batches need {count} {name} slices, but the split holds none; set their number to 0.")
+                raise DataError(
+                    f"Batches need {count} {name} slices, but the split holds none; set their number to 0."
+                )
         self.pools = [Pool(rows, self.rng) for rows in (*data.positive, data.negative, data.weak)]
 
     def _draw_rows(self) -> np.ndarray:

@@ -12,6 +12,7 @@ from mixsup_lib.cohort import Case
 from mixsup_lib.compute import autocast
 from mixsup_lib.files import atomic_path
 from mixsup_lib.frames import SliceFrame, scores_on_source_grid
+from mixsup_lib.layouts.nifti import from_lps
 from mixsup_lib.model import MixedSupervisionUNet
 
 BRATS_VALUES = np.array([0, 1, 2, 4], np.uint8)
@@ -69,7 +70,10 @@ def _segment(network: MixedSupervisionUNet, images: torch.Tensor) -> torch.Tenso
 
 
 def _classify(network: MixedSupervisionUNet, images: torch.Tensor) -> torch.Tensor:
-    frames = [network.geometry.training_frame(s, n) for s, n in zip(images.shape[2:], network.input_shape, strict=True)]
+    frames = [
+        network.geometry.training_frame(s, n)
+        for s, n in zip(images.shape[2:], network.input_shape, strict=True)
+    ]
     return network.classify(_padded(images, frames))  # (B, R, 2)
 
 
@@ -91,12 +95,9 @@ def save_nifti(path: str | Path, labels: np.ndarray, case: Case, *, multiclass: 
     A multiclass volume gets BraTS' label values (1, 2, 4), a binary one 1. The header carries no text.
     """
     import nibabel as nib
-    from nibabel import orientations as axes
 
     values = BRATS_VALUES[labels] if multiclass else labels.astype(np.uint8)
-    image = nib.Nifti1Image(values, case.affine)
-    back = axes.ornt_transform(axes.io_orientation(case.affine), axes.io_orientation(case.source_affine))
-    image = image.as_reoriented(back)
+    image = nib.Nifti1Image(from_lps(values, case.source_affine), case.source_affine)
     image.header.set_xyzt_units("mm" if case.voxel_size_mm else "unknown")
     with atomic_path(path) as temporary:
         nib.save(image, temporary)

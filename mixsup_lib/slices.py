@@ -41,7 +41,9 @@ def patient_slices(case: Case, pixel_mm: float | None, window: tuple[int, int] |
     masks = [foreground_mask(volume) for volume in case.images]
     for name, mask in zip(case.sequences, masks, strict=True):
         if not mask.any():
-            raise DataError(f"{case.patient}: sequence {name} is empty (all voxels 0); export the scan again.")
+            raise DataError(
+                f"{case.patient}: sequence {name} is empty (all voxels 0); export the scan again."
+            )
     volumes = np.stack([normalise(v, m) for v, m in zip(case.images, masks, strict=True)])  # (C, X, Y, Z)
     slices = np.ascontiguousarray(volumes.transpose(3, 0, 2, 1))  # (Z, C, Y, X)
     foreground = np.any(masks, axis=0).any(axis=2).T  # (Y, X)
@@ -81,7 +83,9 @@ def _file_states(patient: Patient) -> list[list]:
     try:
         return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in patient.image_files]
     except OSError as error:
-        raise DataError(f"{error.filename}: image file of {patient.id} cannot be read ({error.strerror}).") from None
+        raise DataError(
+            f"{error.filename}: image file of {patient.id} cannot be read ({error.strerror})."
+        ) from None
 
 
 def prepare(
@@ -139,7 +143,7 @@ def _build(cohort: Cohort, folder: Path, parts: Path, settings: dict, workers: i
             entries = list(bar(pool.map(job, cohort.patients)))
     else:
         entries = list(bar(map(job, cohort.patients)))
-    arrays = {entry["patient"]: np.load(parts / f"{entry['patient']}.npy", mmap_mode="r") for entry in entries}
+    arrays = {entry["patient"]: _part(parts, entry) for entry in entries}
     first_shape = arrays[entries[0]["patient"]].shape[1:]
     for patient, shape in ((patient, array.shape[1:]) for patient, array in arrays.items()):
         if shape != first_shape:
@@ -161,6 +165,10 @@ def _build(cohort: Cohort, folder: Path, parts: Path, settings: dict, workers: i
         (parts / f"{entry['patient']}.npy").unlink()
         (parts / f"{entry['patient']}.json").unlink()
     parts.rmdir()
+
+
+def _part(parts: Path, entry: dict) -> np.ndarray:
+    return np.load(parts / f"{entry['patient']}.npy", mmap_mode="r", allow_pickle=False)
 
 
 def _one_thread() -> None:

@@ -17,7 +17,7 @@ from mixsup_lib import paper
 from mixsup_lib.cohort import Cohort
 from mixsup_lib.errors import DataError
 from mixsup_lib.frames import SliceFrame, resample_in_plane
-from mixsup_lib.slice_labels import read_slice_labels, slice_presence
+from mixsup_lib.slice_labels import read_slice_labels, slice_presence, tasks_covered
 
 
 def training_range(n_slices: int, has_empty_ends: bool) -> tuple[int, int]:
@@ -50,9 +50,15 @@ class SliceStore:
         counts = np.array([entry["n_slices"] for entry in entries])
         stops = np.cumsum(counts)
         if stops[-1] != len(self.images):
-            raise DataError(f"{self.folder}: images.npy and store.json disagree; delete the folder and prepare again.")
-        self._rows = {e["patient"]: slice(int(b - c), int(b)) for e, b, c in zip(entries, stops, counts, strict=True)}
-        self._frames = {e["patient"]: SliceFrame(**{k: tuple(v) for k, v in e["frame"].items()}) for e in entries}
+            raise DataError(
+                f"{self.folder}: images.npy and store.json disagree; delete the folder and prepare again."
+            )
+        self._rows = {
+            e["patient"]: slice(int(b - c), int(b)) for e, b, c in zip(entries, stops, counts, strict=True)
+        }
+        self._frames = {
+            e["patient"]: SliceFrame(**{k: tuple(v) for k, v in e["frame"].items()}) for e in entries
+        }
         self._voxel_sizes = {e["patient"]: e["voxel_size_mm"] for e in entries}
         self._digests = {e["patient"]: e["digest"] for e in entries}
         ranges = [training_range(int(count), cohort.has_empty_ends) for count in counts]
@@ -79,12 +85,22 @@ class SliceStore:
         size = self._voxel_sizes[patient]
         return tuple(size) if size else None
 
-    def presence(self, patients: list[str]) -> dict[str, pd.DataFrame]:
-        """Per patient, which classes occur in each slice (Z rows, bool columns), from `slice_labels.csv` alone."""
+    def presence(self, patients: list[str], task: str) -> dict[str, pd.DataFrame]:
+        """Per patient, which classes occur in each slice (Z rows, bool columns), from `slice_labels.csv` alone.
+
+        Raises `DataError` if the classes named in the file do not determine the image-level labels of `task`.
+        """
         labels = read_slice_labels(self.cohort.folder)
         labels = read_slice_labels(self.labels_folder) if labels is None else labels
         if labels is None:
-            raise DataError(f"{self.cohort.folder}: neither masks nor slice_labels.csv; write one (data/README.md).")
+            raise DataError(
+                f"{self.cohort.folder}: neither masks nor slice_labels.csv; write one (data/README.md)."
+            )
+        if task not in (covered := tasks_covered(labels)):
+            raise DataError(
+                f"{self.cohort.folder}: slice_labels.csv determines {', '.join(covered) or 'no task'}, but not "
+                f"{task}; add rows of the classes it needs, or choose another task."
+            )
         counts = {patient: self.rows(patient).stop - self.rows(patient).start for patient in patients}
         return {patient: slice_presence(labels, patient, counts[patient]) for patient in patients}
 
@@ -93,10 +109,14 @@ class SliceStore:
         labels = self.cohort[patient].read_labels().transpose(2, 1, 0)  # (Z, Y, X)
         expected = self.rows(patient).stop - self.rows(patient).start
         if len(labels) != expected:
-            raise DataError(f"{patient}: the mask has {len(labels)} slices, the images {expected}; expected one grid.")
+            raise DataError(
+                f"{patient}: the mask has {len(labels)} slices, the images {expected}; expected one grid."
+            )
         return resample_in_plane(labels[:, None], self.frame(patient), nearest=True)[:, 0]  # (Z, H, W)
 
     def fingerprint(self) -> str:
         """Digest of all stored intensities and of the settings; masks have no part in it."""
-        content = json.dumps([self._digests, {k: v for k, v in self.settings.items() if k != "cohort"}], sort_keys=True)
+        content = json.dumps(
+            [self._digests, {k: v for k, v in self.settings.items() if k != "cohort"}], sort_keys=True
+        )
         return hashlib.sha256(content.encode()).hexdigest()[:16]

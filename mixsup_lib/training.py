@@ -24,7 +24,9 @@ from mixsup_lib.sampling import Batch, BatchSampler
 HISTORY_COLUMNS = ("iteration", "loss", "segmentation_loss", "classification_loss", "learning_rate")
 
 
-def network_input(config: RunConfig, slice_shape: tuple[int, int]) -> tuple[tuple[int, int], tuple[Frame, Frame]]:
+def network_input(
+    config: RunConfig, slice_shape: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[Frame, Frame]]:
     """Training input size (H, W) of the network and the frames (rows, columns) that fit slices into it."""
     geometry = Geometry(config.depth, config.padding)
     step = 2**config.depth
@@ -225,7 +227,9 @@ class Trainer:
                 f"{self.checkpoint}: not a readable checkpoint ({type(error).__name__}); delete it to start anew."
             ) from None
         if identity != self.identity:
-            raise DataError(f"{self.checkpoint}: belongs to other data or settings; delete it to start the run anew.")
+            raise DataError(
+                f"{self.checkpoint}: belongs to other data or settings; delete it to start the run anew."
+            )
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from mixsup_lib.cohort import find_cohort
 from mixsup_lib.phantom import write_phantom
 from mixsup_lib.protocol import make_split
 from mixsup_lib.slices import prepare

@@ -29,7 +29,9 @@ def synthetic(branches: int = 1, seed: int = 0) -> TrainingSlices:
         positive.append(np.flatnonzero(presence[:40].any(axis=1)))
     index = np.full(120, -1)
     index[:40] = np.arange(40)
-    return TrainingSlices(images, presence, index, maps, tuple(positive), np.arange(40, 70), np.arange(70, 120))
+    return TrainingSlices(
+        images, presence, index, maps, tuple(positive), np.arange(40, 70), np.arange(70, 120)
+    )
 
 
 def sampler(**changes) -> BatchSampler:
@@ -40,7 +42,9 @@ def test_a_mixed_batch_is_4_positive_2_negative_4_weak():
     for _ in range(50):
         rows = (draws := sampler(seed=_).draw()).rows
         assert len(rows) == 10 and len(draws.labels) == 6
-        assert (rows[:4] < 40).all() and ((40 <= rows[4:6]) & (rows[4:6] < 70)).all() and (rows[6:] >= 70).all()
+        assert (
+            (rows[:4] < 40).all() and ((40 <= rows[4:6]) & (rows[4:6] < 70)).all() and (rows[6:] >= 70).all()
+        )
         assert draws.presence[:, 0].tolist() == [1] * 4 + [0] * 2 + [1] * 4
 
 
@@ -81,7 +85,9 @@ def test_same_seed_same_batches_and_state_continues_exactly():
     for _ in range(30):
         expected = other.draw()
         for continued in (s.draw(), resumed.draw()):
-            assert np.array_equal(continued.rows, expected.rows) and np.array_equal(continued.images, expected.images)
+            assert np.array_equal(continued.rows, expected.rows) and np.array_equal(
+                continued.images, expected.images
+            )
 
 
 def test_multiclass_batches_show_every_subclass_among_the_annotated_images():

@@ -9,7 +9,13 @@ import pytest
 
 from mixsup_lib.cohort import find_cohort
 from mixsup_lib.errors import DataError
-from mixsup_lib.frames import SliceFrame, fit_window, foreground_mask, resample_in_plane, scores_on_source_grid
+from mixsup_lib.frames import (
+    SliceFrame,
+    fit_window,
+    foreground_mask,
+    resample_in_plane,
+    scores_on_source_grid,
+)
 from mixsup_lib.slice_labels import read_slice_labels
 from mixsup_lib.slices import normalise, patient_slices, prepare
 from mixsup_lib.store import training_range
@@ -64,7 +70,7 @@ def test_label_maps_lie_on_their_slices(store):
 
 def test_weak_labels_of_the_store_equal_the_masks_they_were_derived_from(store):
     patient = store.cohort.patients[1]
-    presence = store.presence([patient.id])[patient.id]
+    presence = store.presence([patient.id], "multiclass")[patient.id]
     labels = patient.read_labels()
     assert np.array_equal(presence["oedema"], (labels == 2).any(axis=(0, 1)))
     assert np.array_equal(presence["whole_tumor"], (labels > 0).any(axis=(0, 1)))

@@ -1,0 +1,205 @@
+"""Command line: `python -m mixsup_lib COMMAND`. Exit 0: done; 1: the data or the result is at fault; 2: the call is."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mixsup_lib.errors import MixsupError, SettingError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m mixsup_lib", description=__doc__.split(". ")[0])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    commands.add_parser("doctor", help="check this installation and say what to do")
+
+    phantom = commands.add_parser("phantom", help="write a phantom cohort in BraTS 2018 layout")
+    phantom.add_argument("folder", type=Path)
+    phantom.add_argument("--patients", type=int, default=120)
+    phantom.add_argument("--voxel-mm", type=float, default=2.5)
+    phantom.add_argument("--seed", type=int, default=0)
+    phantom.add_argument("--workers", type=int, default=None)
+
+    check = commands.add_parser("check-data", help="list every problem of a cohort")
+    check.add_argument("folder", type=Path)
+
+    prepare = commands.add_parser("prepare", help="prepare a cohort's slices")
+    prepare.add_argument("folder", type=Path)
+    prepare.add_argument("store", type=Path)
+    prepare.add_argument("--pixel-mm", type=float, default=None)
+    prepare.add_argument("--window", type=int, nargs=2, metavar=("H", "W"), default=None)
+    prepare.add_argument("--workers", type=int, default=1)
+
+    run = commands.add_parser("run", help="train and evaluate one run, without Jupyter")
+    run.add_argument("--config", type=Path, help="YAML file with settings")
+    run.add_argument(
+        "--set", dest="settings", nargs="+", default=[], metavar="NAME=VALUE", help="further settings"
+    )
+
+    compare = commands.add_parser("compare", help="standard against mixed supervision: table and report")
+    compare.add_argument(
+        "--data", type=Path, default=None, help="cohort folder; without it a phantom is made"
+    )
+    compare.add_argument("--preset", default="workshop")
+    compare.add_argument("--n-fa", type=int, default=5)
+    compare.add_argument("--folds", type=int, nargs="+", default=[1, 2])
+    compare.add_argument("--seeds", type=int, nargs="+", default=[0])
+    compare.add_argument("--out", type=Path, default=Path("runs"))
+    compare.add_argument("--jobs", type=int, default=None, help="runs at a time")
+    compare.add_argument(
+        "--set", dest="settings", nargs="+", default=[], metavar="NAME=VALUE", help="further settings"
+    )
+
+    segment = commands.add_parser("segment", help="segment one patient with a finished run")
+    segment.add_argument("run", type=Path)
+    segment.add_argument("case", type=Path, help="folder of the patient")
+    segment.add_argument("output", type=Path, help="NIfTI file to write")
+
+    rerun = commands.add_parser("rerun", help="repeat a finished run and compare")
+    rerun.add_argument("run", type=Path)
+    return parser
+
+
+def parse_settings(pairs: Sequence[str]) -> dict:
+    """["a=0.5", "window=[80, 64]"] -> {"a": 0.5, "window": [80, 64]}; values are YAML."""
+    import yaml
+
+    settings = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator:
+            raise SettingError(f"--set: found {pair!r}, expected NAME=VALUE, for example iterations=300.")
+        try:
+            settings[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise SettingError(
+                f"--set {name}: {value!r} is not a value; write a number, text or [list]."
+            ) from None
+    return settings
+
+
+def read_settings(path: Path) -> dict:
+    """Settings from a YAML file."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingError(f"{path}: cannot be read as YAML ({str(error).splitlines()[0]}).") from None
+    if not isinstance(content, dict):
+        raise SettingError(
+            f"{path}: found {type(content).__name__}, expected settings as `name: value` lines."
+        )
+    return content
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from mixsup_lib import doctor
+
+    return doctor.main()
+
+
+def _phantom(call: argparse.Namespace) -> int:
+    from mixsup_lib.phantom import write_phantom
+
+    write_phantom(
+        call.folder, patients=call.patients, voxel_mm=call.voxel_mm, seed=call.seed, workers=call.workers
+    )
+    return 0
+
+
+def _check_data(call: argparse.Namespace) -> int:
+    from mixsup_lib import check_data
+
+    return check_data.main(call.folder)
+
+
+def _prepare(call: argparse.Namespace) -> int:
+    from mixsup_lib.slices import prepare
+
+    window = tuple(call.window) if call.window else None
+    store = prepare(call.folder, call.store, pixel_mm=call.pixel_mm, window=window, workers=call.workers)
+    print(
+        f"{call.store}: {len(store.images)} slices of {store.table['patient'].nunique()} patients, {store.images.shape}"
+    )
+    return 0
+
+
+def _run(call: argparse.Namespace) -> int:
+    from mixsup_lib.config import make_config
+    from mixsup_lib.runs import load_run, run
+
+    settings = read_settings(call.config) if call.config else {}
+    folder = run(make_config(**{**settings, **parse_settings(call.settings)}))
+    _, metrics = load_run(folder)
+    for region, value in metrics.mean_dice.items():
+        print(
+            f"{region}: mean Dice {'-' if value is None else f'{value:.2f}'} over {metrics.n_test[region]} patients"
+        )
+    print(folder)
+    return 0
+
+
+def _compare(call: argparse.Namespace) -> int:
+    from mixsup_lib.main_job import compare
+
+    compare(
+        call.data,
+        out=call.out,
+        preset=call.preset,
+        n_fa=call.n_fa,
+        folds=call.folds,
+        seeds=call.seeds,
+        jobs=call.jobs,
+        settings=parse_settings(call.settings),
+    )
+    return 0
+
+
+def _segment(call: argparse.Namespace) -> int:
+    from mixsup_lib.reuse import segment_case
+
+    segment_case(call.run, call.case, call.output)
+    print(call.output)
+    return 0
+
+
+def _rerun(call: argparse.Namespace) -> int:
+    from mixsup_lib.reuse import rerun
+
+    table, same = rerun(call.run)
+    print(table.to_string(index=False))
+    print("identical" if same else "not identical")
+    return 0 if same else 1
+
+
+COMMANDS = {
+    "doctor": _doctor,
+    "phantom": _phantom,
+    "check-data": _check_data,
+    "prepare": _prepare,
+    "run": _run,
+    "compare": _compare,
+    "segment": _segment,
+    "rerun": _rerun,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    call = _parser().parse_args(arguments)
+    try:
+        return COMMANDS[call.command](call)
+    except MixsupError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("Interrupted; start the same command again to continue.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

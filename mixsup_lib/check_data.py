@@ -1,0 +1,169 @@
+"""Every problem of a cohort in one pass: what `python -m mixsup_lib check-data FOLDER` prints."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from mixsup_lib.cohort import Cohort, Patient, Problem, find_cohort
+from mixsup_lib.errors import DataError, nearest
+from mixsup_lib.layouts.base import Volume
+from mixsup_lib.slice_labels import (
+    FILE_NAME,
+    NONE,
+    SUBCLASSES,
+    mask_presence,
+    read_slice_labels,
+    slice_faults,
+    slice_presence,
+)
+
+COLUMNS = ["patient", "file", "severity", "problem"]
+
+
+def check_cohort(folder: str | Path, *, progress: bool = False) -> pd.DataFrame:
+    """All problems of the cohort in `folder`, one row each.
+
+    Columns: patient, file (relative to the cohort folder), severity, problem (one sentence). An "error" makes the
+    file unusable. A "warning" does not stop training: the data is odd (a sequence is a copy of another) or a folder
+    was passed over. A "note" tells a limit that is no fault. Opens every image and every mask, one patient at a
+    time. Raises `SettingError` where there is no such folder.
+    """
+    try:
+        cohort = find_cohort(folder, strict=False)
+    except DataError as error:
+        return _table([Problem("", str(folder), str(error).removeprefix(f"{folder}: "))])
+    problems = list(cohort.problems)
+    rows = read_slice_labels(cohort.folder, lambda file, text: problems.append(Problem("", file, text)))
+    digests: dict[bytes, str] = {}
+    for patient in tqdm(cohort.patients, desc="check-data", unit="patient", disable=not progress):
+        problems += _check_patient(patient, cohort, rows, digests)
+    problems += _check_rows(cohort, rows)
+    return _table(problems)
+
+
+def exit_code(problems: pd.DataFrame) -> int:
+    """0 where the table holds nothing but notes, otherwise 1."""
+    return int((problems["severity"] != "note").any())
+
+
+def main(folder: str | Path) -> int:
+    """Check a cohort, print the table and return the exit code."""
+    problems = check_cohort(folder, progress=True)
+    print(format_problems(problems))
+    return exit_code(problems)
+
+
+def format_problems(problems: pd.DataFrame) -> str:
+    """The table as text, and a last line that counts."""
+    shown = problems[["severity", "patient", "file", "problem"]]
+    widths = [max(shown[name].str.len().max(), len(name)) for name in shown] if len(shown) else []
+    lines = [shown.columns, *shown.itertuples(index=False)] if len(shown) else []
+    text = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
+    counts = shown["severity"].value_counts()
+    total = ", ".join(f"{counts.get(name, 0)} {name}s" for name in ("error", "warning", "note"))
+    return "\n".join([*text, f"{total}." if len(shown) else "No problem found."])
+
+
+def _check_patient(
+    patient: Patient, cohort: Cohort, rows: pd.DataFrame | None, digests: dict[bytes, str]
+) -> list[Problem]:
+    found: list[Problem] = []
+
+    def report(file: str, sentence: str, severity: str = "error") -> None:
+        found.append(Problem(patient.id, file, sentence, severity))
+
+    volumes = patient.load_volumes(report)
+    _check_copies(patient, volumes, digests, partial(report, severity="warning"))
+    n_slices = next((volume.array.shape[2] for volume in volumes.values()), None)
+    del volumes
+    labels = patient.load_labels(report) if patient.mask_files else None
+    if labels is not None:
+        n_slices = labels.shape[2]
+    has_rows = rows is not None and (rows["patient"] == patient.id).any()
+    if not has_rows and not patient.mask_files:
+        sentence = f"has neither a mask nor a row in {FILE_NAME}; add one of them, or remove the patient."
+        report(patient.place, sentence)
+    elif rows is not None and not has_rows:
+        report(FILE_NAME, "has no row for this patient, who cannot be weakly annotated; add one.", "warning")
+    if has_rows and n_slices is not None:
+        faults = slice_faults(rows, patient.id, n_slices)
+        for sentence in faults or _contradictions(patient.id, labels, rows, cohort.tasks):
+            report(FILE_NAME, sentence)
+    return found
+
+
+def _check_copies(patient: Patient, volumes: dict[str, Volume], digests: dict[bytes, str], warn) -> None:
+    """A sequence that is a copy of another one, in the patient or in another patient."""
+    copies = set()
+    for first, second in combinations(volumes, 2):
+        if second not in copies and np.array_equal(volumes[first].array, volumes[second].array):
+            copies.add(second)
+            warn(
+                patient.place,
+                f"sequence {second} is a copy of {first}; get the real one, or expect worse results.",
+            )
+    if patient.sequences[0] in volumes:
+        content = np.ascontiguousarray(volumes[patient.sequences[0]].array)
+        digest = hashlib.blake2b(content.data, digest_size=16).digest()
+        other = digests.setdefault(digest, patient.place)
+        if other != patient.place:
+            sentence = f"has the same {patient.sequences[0]} image as {other}; keep one of the two."
+            warn(patient.place, sentence)
+
+
+def _contradictions(
+    patient_id: str, labels: np.ndarray | None, rows: pd.DataFrame, tasks: tuple[str, ...]
+) -> Iterator[str]:
+    """Slices whose rows in slice_labels.csv and whose mask disagree, for the classes that the file uses."""
+    if labels is None:
+        return
+    used = set(rows["class"]) - {NONE}
+    compared = SUBCLASSES if used <= set(SUBCLASSES) else sorted(used)
+    if "multiclass" not in tasks:
+        compared = [task for task in tasks if task in used or not used]
+    written, shown = slice_presence(rows, patient_id, labels.shape[2]), mask_presence(labels)
+    for name in compared:
+        for here, there, what in (
+            (shown, written, "the mask shows {} in slices {}, where no row has it"),
+            (written, shown, "rows put {} in slices {}, where the mask shows none"),
+        ):
+            slices = np.flatnonzero(here[name] & ~there[name])
+            if slices.size:
+                yield f"{what.format(name, _ranges(slices))}; correct the rows or the mask."
+
+
+def _check_rows(cohort: Cohort, rows: pd.DataFrame | None) -> list[Problem]:
+    """Rows of patients that the cohort has not, and a note on those without a mask."""
+    known = [patient.id for patient in cohort.patients]
+    problems = []
+    for name in [] if rows is None else sorted(set(rows["patient"]) - set(known)):
+        sentence = f"names the patient {name}, whom the cohort has not; correct the ID.{nearest(name, known)}"
+        problems.append(Problem(name, FILE_NAME, sentence))
+    weak = sum(not patient.mask_files for patient in cohort.patients)
+    if weak:
+        sentence = f"{weak} of {len(known)} patients have no mask: they can only be weakly annotated."
+        problems.append(Problem("", ".", sentence, "note"))
+    return problems
+
+
+def _ranges(slices: np.ndarray) -> str:
+    runs = np.split(slices, np.flatnonzero(np.diff(slices) > 1) + 1)
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
+
+
+def _table(problems: list[Problem]) -> pd.DataFrame:
+    rows = [(p.patient, p.file, p.severity, p.problem) for p in problems]
+    frame = pd.DataFrame(rows, columns=COLUMNS, dtype=str)
+    order = frame["severity"].map({"error": 0, "warning": 1, "note": 2})
+    return frame.loc[order.sort_values(kind="stable").index].reset_index(drop=True)

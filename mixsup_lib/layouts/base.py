@@ -1,0 +1,197 @@
+"""What every layout shares: a patient as paths, a case as arrays, a problem as one sentence."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mixsup_lib.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One patient's volumes in memory. Axes are LPS: x to the patient's left, y to the back, z to the head.
+
+    Attributes:
+        sequences: names of the C sequences, in the paper's order.
+        images: (C, X, Y, Z) float32.
+        labels: (X, Y, Z) uint8 of the paper's classes 0..3 (section 4.1), or None where no mask was read.
+        affine: (4, 4) from voxel indices of these arrays to NIfTI's world, in mm; identity where unknown.
+        voxel_size_mm: None where the files do not tell it.
+        source_affine: (4, 4) of the file on disk, whose axes may be others (`nifti.from_lps` goes back).
+    """
+
+    patient: str
+    sequences: tuple[str, ...]
+    images: np.ndarray
+    labels: np.ndarray | None
+    affine: np.ndarray
+    voxel_size_mm: tuple[float, float, float] | None
+    source_affine: np.ndarray
+
+
+class Volume(NamedTuple):
+    """One sequence: array (X, Y, Z) float32 with axes LPS, its affine, the file's own, and the voxel size."""
+
+    array: np.ndarray
+    affine: np.ndarray
+    source_affine: np.ndarray
+    voxel_size_mm: tuple[float, float, float] | None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault. file: relative to the cohort folder; severity: "error" (unusable), "warning" or "note"."""
+
+    patient: str
+    file: str
+    problem: str
+    severity: str = "error"
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.problem}"
+
+
+Report = Callable[[str, str], None]
+"""Takes (file, sentence): `refuse` stops at the first fault, check-data collects them all."""
+
+
+def refuse(file: str, sentence: str) -> None:
+    """The `Report` of ordinary reading: the first fault is a `DataError`."""
+    raise DataError(f"{file}: {sentence}")
+
+
+@dataclass(frozen=True)
+class Patient(ABC):
+    """Where one patient's files lie. Nothing has been read.
+
+    Attributes:
+        folder: the cohort folder; messages name files relative to it.
+        image_files: all files the images come from.
+        mask_files: () where there is no mask: such a patient can only be weakly annotated.
+        sequences: names of the C sequences, in the paper's order.
+    """
+
+    id: str
+    folder: Path
+    image_files: tuple[Path, ...]
+    mask_files: tuple[Path, ...]
+    sequences: tuple[str, ...]
+
+    @abstractmethod
+    def missing(self) -> list[tuple[str, str]]:
+        """(file, sentence) for each image file that should be there and is not, from file names alone."""
+
+    @abstractmethod
+    def load_volumes(self, report: Report) -> dict[str, Volume]:
+        """The sequences that could be read; every fault goes to `report`. Never opens a mask."""
+
+    @abstractmethod
+    def load_labels(self, report: Report) -> np.ndarray | None:
+        """The label map (X, Y, Z) uint8, or None after a fault, which went to `report`."""
+
+    def read_images(self) -> Case:
+        """The images as a `Case` whose labels are None. Never opens a mask. `DataError` at the first fault."""
+        for file, sentence in self.missing():
+            refuse(file, sentence)
+        loaded = self.load_volumes(refuse)
+        volumes = [loaded[name] for name in self.sequences]
+        first = volumes[0]
+        return Case(
+            patient=self.id,
+            sequences=self.sequences,
+            images=np.stack([volume.array for volume in volumes]),  # (C, X, Y, Z)
+            labels=None,
+            affine=first.affine,
+            voxel_size_mm=first.voxel_size_mm,
+            source_affine=first.source_affine,
+        )
+
+    def read_labels(self) -> np.ndarray:
+        """The label map (X, Y, Z) uint8, axes LPS, the paper's classes 0..3.
+
+        Opens the mask, of the images at most a header. Raises `DataError` at the first fault, also where the
+        patient has no mask.
+        """
+        if not self.mask_files:
+            raise DataError(
+                f"{self.id}: has no mask, but one is needed of a fully annotated or test patient; "
+                "add the mask or use the patient as weakly annotated."
+            )
+        return self.load_labels(refuse)
+
+    def read(self) -> Case:
+        """Images and labels."""
+        return replace(self.read_images(), labels=self.read_labels())
+
+    @property
+    def place(self) -> str:
+        """Where the patient lies, as messages name it: its folder, or its one image file."""
+        if len(self.image_files) == 1:
+            return self.relative(self.image_files[0])
+        return self.relative((self.image_files + self.mask_files)[0].parent)
+
+    def relative(self, path: Path) -> str:
+        """`path` as messages name it: relative to the cohort folder."""
+        return Path(path).relative_to(self.folder).as_posix()
+
+
+class Found(NamedTuple):
+    """What a layout found in a cohort folder, from file names alone. Patient IDs need not be unique yet."""
+
+    layout: str
+    sequences: tuple[str, ...]
+    tasks: tuple[str, ...]
+    has_empty_ends: bool
+    patients: Sequence[Patient]
+    problems: Sequence[Problem]
+
+
+def visible_folders(folder: Path) -> list[Path]:
+    """Subfolders by name, without hidden ones."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def no_patient(path: Path, name: str, endings: tuple[str, ...]) -> Problem | None:
+    """The problem of a folder that holds no patient's files, recognised by their endings; None if it holds some."""
+    content = [file.name.lower() for file in path.iterdir() if not file.name.startswith(".")]
+    if not content:
+        return Problem(path.name, name, "is an empty folder; add the patient's files or delete it.")
+    if any(file.endswith(endings) for file in content):
+        return None
+    sentence = f"holds no {endings[0]} file, so it is not read as a patient."
+    return Problem(path.name, name, sentence, "warning")
+
+
+def check_intensities(array: np.ndarray, file: str, name: str, report: Report) -> bool:
+    """Whether the volume (X, Y, Z) of sequence `name` can be used: finite numbers, not all the same."""
+    bad = array.size - int(np.count_nonzero(np.isfinite(array)))
+    if bad:
+        report(file, f"{name} holds {bad} voxels that are NaN or infinite; export the scan again.")
+    elif array.size == 0 or array.min() == array.max():
+        value = f"{array.flat[0]:g}" if array.size else "nothing"
+        report(file, f"{name} is empty (every voxel is {value}); export the scan again.")
+    else:
+        return True
+    return False
+
+
+def map_labels(values: np.ndarray, classes: dict[int, int], file: str, report: Report) -> np.ndarray | None:
+    """Label values on disk -> the paper's classes, uint8 of the same shape. classes: {value on disk: class}."""
+    labels = np.zeros(values.shape, np.uint8)
+    known = values == 0
+    for value, name in classes.items():
+        hit = values == value
+        labels[hit] = name
+        known |= hit
+    if known.all():
+        return labels
+    unknown = ", ".join(f"{value:g}" for value in np.unique(values[~known])[:5])
+    expected = ", ".join(str(value) for value in sorted({0, *classes}))
+    report(file, f"holds the unknown label value {unknown}; this layout has {expected}: correct the mask.")
+    return None

@@ -1,0 +1,209 @@
+"""The main job: standard against mixed supervision on a cohort, through papermill, to a table and an HTML report."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from mixsup_lib import results
+from mixsup_lib.cohort import Cohort, find_cohort
+from mixsup_lib.config import RunConfig, make_config
+from mixsup_lib.errors import DataError
+from mixsup_lib.phantom import write_phantom
+from mixsup_lib.runs import open_store, run_folder, split_of
+
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+PHANTOM_SEED = 1
+"""The phantom that results are reported on; seed 0 is for tuning."""
+
+
+@dataclass
+class _Cell:
+    """One run of the comparison and the papermill process that works on it."""
+
+    config: RunConfig
+    folder: Path
+    process: subprocess.Popen | None = None
+    attempts: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.config.supervision}, fold {self.config.fold}, seed {self.config.seed}"
+
+    @property
+    def notebook(self) -> Path:
+        """Where papermill writes the executed notebook until the run has finished."""
+        return self.folder.with_name(self.folder.name + ".ipynb")
+
+    def progress(self) -> tuple[int, float | None]:
+        """Iterations done and the latest loss."""
+        if self.folder.exists():
+            return self.config.iterations, None
+        try:
+            content = json.loads(
+                (self.folder.with_name(self.folder.name + ".partial") / "progress.json").read_text()
+            )
+            return content["iteration"], content["loss"]
+        except (OSError, ValueError):
+            return 0, None
+
+
+def compare(
+    data: str | Path | None = None,
+    *,
+    out: str | Path = "runs",
+    stores: str | Path = "data/stores",
+    phantom: str | Path = f"data/phantom-seed{PHANTOM_SEED}",
+    preset: str = "workshop",
+    n_fa: int = 5,
+    folds: Sequence[int] = (1, 2),
+    seeds: Sequence[int] = (0,),
+    jobs: int | None = None,
+    settings: dict | None = None,
+) -> Path:
+    """Run both arms on the given folds, write the report and print the table; returns the report's path.
+
+    Args:
+        data: cohort folder; None makes (or reuses) the phantom of 120 patients in `phantom`.
+        jobs: runs at a time, one core each; None: as many as there are cores.
+        settings: further settings of `RunConfig`, the same for all runs.
+
+    Finished runs are reused, interrupted ones continue.
+    """
+    started = time.monotonic()
+    jobs = jobs or _cores()
+    if data is None:
+        print(f"1/4  Phantom cohort in {phantom}", flush=True)
+        write_phantom(phantom, seed=PHANTOM_SEED, workers=jobs)
+        data = phantom
+    cohort = find_cohort(data)
+    print(f"     {cohort.folder}: {cohort.layout}, {len(cohort.patients)} patients", flush=True)
+    shared = {
+        "cohort": data,
+        "out": out,
+        "stores": stores,
+        "preset": preset,
+        "n_fa": n_fa,
+        **(settings or {}),
+    }
+    configs = [
+        make_config(**shared, fold=fold, supervision=supervision, seed=seed)
+        for seed in seeds
+        for fold in folds
+        for supervision in ("mixed", "standard")
+    ]
+    print("2/4  Slices", flush=True)
+    open_store(configs[0], cohort, workers=jobs)
+    cells = [_Cell(config, run_folder(config, split_of(config, cohort))) for config in configs]
+    print(f"3/4  {len(cells)} runs, {jobs} at a time", flush=True)
+    _run_cells(cells, jobs, settings or {})
+    print("4/4  Report", flush=True)
+    report = _report([cell.folder for cell in cells], Path(out), cohort)
+    table = results.comparison_table(results.collect([cell.folder for cell in cells]))
+    print(f"\n{results.caption(cohort.folder.name)}\n\n{results.to_markdown(table)}\n")
+    print(f"Report: {report}   ({(time.monotonic() - started) / 60:.1f} min)", flush=True)
+    return report
+
+
+def _cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _run_cells(cells: list[_Cell], jobs: int, settings: dict) -> None:
+    waiting = [cell for cell in cells if not cell.folder.exists()]
+    running: list[_Cell] = []
+    total = sum(cell.config.iterations for cell in cells)
+    interactive = sys.stderr.isatty()
+    bar = tqdm(total=total, unit="it", desc="training", mininterval=0.5 if interactive else 20)
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                running.append(_start(waiting.pop(0), settings))
+            time.sleep(0.5)
+            for cell in [cell for cell in running if cell.process.poll() is not None]:
+                running.remove(cell)
+                if not _finish(cell):
+                    waiting.insert(0, cell)
+            states = [(cell, *cell.progress()) for cell in cells]
+            bar.n = sum(done for _, done, _ in states)
+            losses = [
+                f"{c.config.supervision} {c.config.fold}: {x:.3f}" for c, _, x in states if x is not None
+            ]
+            bar.set_postfix_str("  ".join(losses), refresh=False)
+            bar.update(0) if interactive else bar.refresh() if time.monotonic() % 20 < 0.5 else None
+    finally:
+        bar.close()
+        for cell in running:
+            cell.process.terminate()
+
+
+def _start(cell: _Cell, settings: dict) -> _Cell:
+    """Start papermill on the run notebook."""
+    cell.folder.parent.mkdir(parents=True, exist_ok=True)
+    cell.attempts += 1
+    config = cell.config
+    paths = {name: str(getattr(config, name).resolve()) for name in ("cohort", "out", "stores")}
+    names = ("preset", "task", "n_fa", "fold", "supervision", "seed")
+    values = {**paths, **{name: getattr(config, name) for name in names}, "settings": settings}
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        str(NOTEBOOKS / "08_scenario_run.ipynb"),
+        str(cell.notebook),
+    ]
+    command += ["--cwd", str(NOTEBOOKS), "--no-progress-bar", "-y", json.dumps(values)]
+    with open(cell.notebook.with_suffix(".log"), "w", encoding="utf-8") as log:
+        cell.process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+        )
+    return cell
+
+
+def _finish(cell: _Cell) -> bool:
+    """Take in a stopped run: True if it is done, False to start it once more (kernels can race for ports)."""
+    log = cell.notebook.with_suffix(".log")
+    if cell.process.returncode == 0 and cell.folder.exists():
+        os.replace(cell.notebook, cell.folder / "run.ipynb")
+        log.unlink()
+        return True
+    text = log.read_text(encoding="utf-8", errors="replace")
+    if cell.attempts < 3 and ("Kernel died before replying" in text or "Address already in use" in text):
+        return False
+    last = next((line for line in reversed(text.splitlines()) if line.strip()), "no output")
+    raise DataError(f"Run '{cell.name}' stopped: {last.strip()} The executed notebook is {cell.notebook}.")
+
+
+def _report(folders: list[Path], out: Path, cohort: Cohort) -> Path:
+    """Execute the comparison notebook on these runs and turn it into HTML."""
+    notebook, report = out / f"report-{cohort.folder.name}.ipynb", out / f"report-{cohort.folder.name}.html"
+    parameters = json.dumps({"run_folders": [str(folder.resolve()) for folder in folders]})
+    execute = ["papermill", str(NOTEBOOKS / "09_scenario_comparison.ipynb"), str(notebook), "-y", parameters]
+    convert = [
+        "nbconvert",
+        "--to",
+        "html",
+        "--template",
+        "classic",
+        "--no-input",
+        "--log-level",
+        "ERROR",
+        str(notebook),
+    ]
+    for step in ([*execute, "--cwd", str(NOTEBOOKS), "--no-progress-bar"], convert):
+        done = subprocess.run(
+            [sys.executable, "-m", *step], capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+        if done.returncode:
+            last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no output")
+            raise DataError(f"{notebook}: the report could not be made: {last.strip()}")
+    return report

@@ -1,0 +1,90 @@
+"""One style for all figures: the same colours for the same things everywhere, and a summary in words.
+
+Colours are those of Okabe and Ito (jfly.uni-koeln.de/color), told apart with any colour vision; line style or
+marker always says the same thing once more.
+"""
+
+from __future__ import annotations
+
+import functools
+import textwrap
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+P, R = ParamSpec("P"), TypeVar("R")
+
+COLORS = {"standard": "#D55E00", "mixed": "#0072B2", "truth": "#F0E442", "patients": "#999999"}
+"""Vermillion: standard supervision; blue: mixed; yellow: ground truth; grey: single patients."""
+
+ON_IMAGE = {"standard": "#D55E00", "mixed": "#56B4E9"}
+"""The same on a grey image, where dark blue would drown."""
+
+MARKERS = {"standard": "o", "mixed": "D"}
+DASHES = {"standard": "--", "mixed": "-"}
+
+STYLE = {
+    "figure.dpi": 100,
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#E5E5E5",
+    "legend.frameon": False,
+    "image.cmap": "gray",
+    "image.interpolation": "nearest",
+}
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """Draw in the library's style, without touching matplotlib's settings outside."""
+
+    @functools.wraps(draw)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        import matplotlib
+
+        with matplotlib.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return wrapper
+
+
+def alt_text(figure: Figure) -> str:
+    """What a figure of this module shows, in one or two sentences with its main numbers."""
+    return figure.get_label()
+
+
+def show(figure: Figure) -> None:
+    """Display a figure in a notebook with its summary as the image's alternative text, and as text below it."""
+    from IPython.display import display
+
+    text = alt_text(figure)
+    display(figure, metadata={"image/png": {"alt": text}})
+    print(text)
+
+
+def new_figure(
+    rows: int, columns: int, *, width: float, height: float, **kwargs
+) -> tuple[Figure, np.ndarray]:
+    """Figure and axes (rows, columns). It is closed for pyplot, so that a notebook shows it once, when asked."""
+    from matplotlib import pyplot
+
+    size = (width * columns + 0.4, height * rows)
+    figure, axes = pyplot.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **kwargs)
+    pyplot.close(figure)
+    return figure, axes
+
+
+def described(figure: Figure, words: str, title: str = "") -> Figure:
+    """Give a figure its title and the summary that `alt_text` returns."""
+    if title:
+        figure.suptitle(textwrap.fill(title, int(13 * figure.get_figwidth())), fontsize=10)
+        words = f"{title}. {words}"
+    figure.set_label(words)
+    return figure

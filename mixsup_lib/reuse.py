@@ -1,0 +1,67 @@
+"""What a finished run is good for: segment a patient with it, or repeat it and compare."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+from safetensors.torch import load_file
+
+from mixsup_lib.cohort import open_patient
+from mixsup_lib.compute import set_up
+from mixsup_lib.config import make_config
+from mixsup_lib.errors import DataError
+from mixsup_lib.runs import load_network, load_run, run
+from mixsup_lib.segmentation import label_volume, save_nifti, score_slices
+from mixsup_lib.slices import patient_slices
+
+
+def segment_case(run_folder: str | Path, case_folder: str | Path, output: str | Path) -> Path:
+    """Segment one patient with a finished run and write the labels as NIfTI on the axes of the patient's own files.
+
+    Args:
+        run_folder: finished run whose weights are used.
+        case_folder: folder of the patient; its sequences must be those the network was trained on.
+        output: file to write, `.nii.gz` or `.nii`; multiclass in BraTS label values (1, 2, 4), binary 1.
+
+    Raises:
+        DataError: the run or the patient cannot be used.
+    """
+    config, _ = load_run(run_folder)
+    device, precision = set_up(config)
+    case = open_patient(case_folder).read_images()
+    slices, frame = patient_slices(case, config.pixel_mm, config.window)
+    trained_on = _input_channels(Path(run_folder))
+    if slices.shape[1] != trained_on:
+        raise DataError(
+            f"{case_folder}: has {slices.shape[1]} sequences ({', '.join(case.sequences)}), but the run was trained on "
+            f"{trained_on}; use a run of the same sequences."
+        )
+    network = load_network(run_folder, trained_on, slices.shape[2:]).to(device)
+    probabilities, _ = score_slices(network, slices, device=device, precision=precision)
+    labels = label_volume(probabilities, frame)
+    save_nifti(output, labels, case, multiclass=config.task == "multiclass")
+    return Path(output)
+
+
+def _input_channels(run_folder: Path) -> int:
+    """Number of sequences of the trained network, read off its first convolution."""
+    weights = load_file(run_folder / "weights.safetensors")
+    return weights["unet.encoder.0.0.0.weight"].shape[1]
+
+
+def rerun(run_folder: str | Path) -> tuple[pd.DataFrame, bool]:
+    """Repeat a finished run in a temporary folder and compare.
+
+    Returns:
+        A table (region, mean Dice recorded, mean Dice repeated), and whether all weights are bit-identical.
+    """
+    config, recorded = load_run(run_folder)
+    with tempfile.TemporaryDirectory() as out:
+        again = run(make_config(**{**config.settings(), "out": out}))
+        _, repeated = load_run(again)
+        first, second = (load_file(Path(folder) / "weights.safetensors") for folder in (run_folder, again))
+        same = first.keys() == second.keys() and all(first[name].equal(second[name]) for name in first)
+    rows = [(region, value, repeated.mean_dice.get(region)) for region, value in recorded.mean_dice.items()]
+    return pd.DataFrame(rows, columns=["region", "recorded", "repeated"]), same

@@ -1,0 +1,224 @@
+"""check-data lists every problem of a cohort in one pass."""
+
+from __future__ import annotations
+
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+from cohorts import LAYOUTS, change, patient_id, save, write_cohort, write_dataset_json
+from PIL import Image
+
+from mixsup_lib.__main__ import main as command_line
+from mixsup_lib.check_data import check_cohort, exit_code, format_problems
+from mixsup_lib.cohort import find_cohort
+from mixsup_lib.errors import SettingError
+from mixsup_lib.slice_labels import FILE_NAME
+
+HEADER = "patient,class,first_z,last_z\n"
+
+
+def file_of(folder, index, ending):
+    """A file of patient `index` in a BraTS 2018 cohort."""
+    name = patient_id("brats2018", index)
+    return folder / ("HGG", "LGG")[index % 2] / name / f"{name}_{ending}.nii.gz"
+
+
+def set_voxel(path, value):
+    def function(array):
+        array = np.array(array, np.float32)
+        array[8, 8, 6] = value
+        return array
+
+    change(path, function)
+
+
+def only_problem(folder):
+    table = check_cohort(folder)
+    assert len(table) == 1, format_problems(table)
+    return table.iloc[0]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_sound_cohort_has_no_problem(tmp_path, layout, capsys):
+    write_cohort(tmp_path, layout)
+    table = check_cohort(tmp_path)
+    assert table.empty
+    assert list(table.columns) == ["patient", "file", "severity", "problem"]
+    assert command_line(["check-data", str(tmp_path)]) == 0
+    assert "No problem found." in capsys.readouterr().out
+
+
+def test_a_folder_with_ten_different_faults_names_all_ten(tmp_path, capsys):
+    write_cohort(tmp_path, "brats2018", patients=12)
+    expected = {}
+
+    def expect(index, ending, sentence):
+        path = file_of(tmp_path, index, ending)
+        expected[path.relative_to(tmp_path).as_posix()] = sentence
+        return path
+
+    expect(0, "t2", "sequence T2 is missing").unlink()
+    path = expect(1, "t1", "is cut off before its end")
+    path.write_bytes(path.read_bytes()[:-100])
+    change(expect(2, "t1ce", "sequence T1c has shape 16x16x11"), lambda array: array[:, :, :-1])
+    path = expect(3, "t2", "sequence T2 has an affine that puts it 5 mm away")
+    image = nib.load(path)
+    save(path, np.asanyarray(image.dataobj), image.affine + 5 * np.eye(4, k=3))
+    set_voxel(expect(4, "seg", "unknown label value 3"), 3)
+    set_voxel(expect(5, "flair", "1 voxels that are NaN or infinite"), np.nan)
+    change(expect(6, "t1", "sequence T1 is empty"), np.zeros_like)
+    expect(7, "t1ce", "is not an intact gzip file").write_text("hello")
+    shutil.copytree(file_of(tmp_path, 8, "t1").parent, tmp_path / "LGG" / patient_id("brats2018", 8))
+    expected[f"LGG/{patient_id('brats2018', 8)}"] = "occurs 2 times"
+    (tmp_path / "HGG" / "Brats18_EMPTY_1").mkdir()
+    expected["HGG/Brats18_EMPTY_1"] = "is an empty folder"
+    shutil.copy(file_of(tmp_path, 9, "flair"), file_of(tmp_path, 9, "t1ce"))
+    expected[f"LGG/{patient_id('brats2018', 9)}"] = "sequence T1c is a copy of FLAIR"
+    tumor = np.flatnonzero(find_cohort(tmp_path, strict=False).patients[11].read_labels().any(axis=(0, 1)))
+    rows = [
+        f"{patient_id('brats2018', 10)},oedema,0,12",
+        f"{patient_id('brats2018', 11)},oedema,0,{tumor[0]}",
+    ]
+    (tmp_path / FILE_NAME).write_text(HEADER + "\n".join(rows))
+
+    table = check_cohort(tmp_path)
+    found = table[table["file"] != FILE_NAME].set_index("file")["problem"]
+    for file, sentence in expected.items():
+        assert sentence in " ".join(found.loc[[file]]), file
+    assert set(table["file"]) == {*expected, FILE_NAME}
+    errors = table[(table["file"] == FILE_NAME) & (table["severity"] == "error")].set_index("patient")[
+        "problem"
+    ]
+    assert "slices 0 to 12, but the volume has 0 to 11" in errors[patient_id("brats2018", 10)]
+    assert "rows put oedema in slices 0" in " ".join(errors.loc[[patient_id("brats2018", 11)]])
+
+    assert command_line(["check-data", str(tmp_path)]) == 1
+    printed = capsys.readouterr().out
+    assert all(file in printed and sentence in printed for file, sentence in expected.items())
+
+
+def test_two_faults_of_one_patient_are_both_listed(tmp_path):
+    write_cohort(tmp_path, "brats2018", patients=1)
+    set_voxel(file_of(tmp_path, 0, "t1"), np.inf)
+    set_voxel(file_of(tmp_path, 0, "t2"), np.nan)
+    file_of(tmp_path, 0, "flair").unlink()
+    set_voxel(file_of(tmp_path, 0, "seg"), 9)
+    assert len(check_cohort(tmp_path)) == 4
+
+
+def test_a_copied_channel_is_a_warning_and_the_patient_stays_usable(tmp_path):
+    write_cohort(tmp_path, "lgg", patients=1)
+    (patient,) = find_cohort(tmp_path).patients
+    for path in patient.image_files:
+        array = np.array(Image.open(path))
+        array[..., 0] = array[..., 2] = array[..., 1]
+        Image.fromarray(array).save(path)
+    table = check_cohort(tmp_path)
+    assert table["severity"].tolist() == ["warning", "warning"]
+    assert table["problem"].str[:30].tolist() == [
+        f"sequence {n} is a copy of FLAIR"[:30] for n in ("T1", "T1c")
+    ]
+    assert exit_code(table) == 1
+    find_cohort(tmp_path).patients[0].read()
+
+
+def test_the_same_scan_under_two_ids_is_a_warning(tmp_path):
+    (first, *_) = write_cohort(tmp_path, "decathlon", patients=1)
+    for kind in ("imagesTr", "labelsTr"):
+        shutil.copy(tmp_path / kind / f"{first}.nii.gz", tmp_path / kind / "BRATS_900.nii.gz")
+    write_dataset_json(tmp_path, [first, "BRATS_900"])
+    problem = only_problem(tmp_path)
+    assert (problem["patient"], problem["severity"]) == ("BRATS_900", "warning")
+    assert "has the same FLAIR image as imagesTr/BRATS_001.nii.gz" in problem["problem"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_patient_needs_a_mask_or_slice_labels(tmp_path, layout):
+    write_cohort(tmp_path, layout, patients=2)
+    patient, other = find_cohort(tmp_path).patients
+    for mask in patient.mask_files:
+        mask.unlink()
+    table = check_cohort(tmp_path)
+    assert table["severity"].tolist() == ["error", "note"]
+    assert "has neither a mask nor a row in slice_labels.csv" in table["problem"][0]
+
+    (tmp_path / FILE_NAME).write_text(f"{HEADER}{patient.id},whole_tumor,3,4\n")
+    table = check_cohort(tmp_path)
+    assert table["severity"].tolist() == ["warning", "note"]
+    assert table["patient"][0] == other.id and "has no row for this patient" in table["problem"][0]
+
+    shutil.rmtree(tmp_path)
+    write_cohort(tmp_path, layout, patients=1)
+    for mask in find_cohort(tmp_path).patients[0].mask_files:
+        mask.unlink()
+    (tmp_path / FILE_NAME).write_text(f"{HEADER}{patient.id},whole_tumor,3,4\n")
+    problem = only_problem(tmp_path)
+    assert problem["severity"] == "note"
+    assert "1 of 1 patients have no mask: they can only be weakly annotated" in problem["problem"]
+    assert exit_code(check_cohort(tmp_path)) == 0
+
+
+def test_slice_labels_of_a_weak_patient_are_checked_against_the_volume(tmp_path):
+    write_cohort(tmp_path, "brats2023", patients=1)
+    (patient,) = find_cohort(tmp_path).patients
+    patient.mask_files[0].unlink()
+    (tmp_path / FILE_NAME).write_text(f"{HEADER}{patient.id},whole_tumor,3,12\n")
+    assert (
+        "whole_tumor has slices 3 to 12, but the volume has 0 to 11" in check_cohort(tmp_path)["problem"][0]
+    )
+
+
+def test_slice_labels_that_contradict_a_mask_are_named_with_their_slices(tmp_path):
+    write_cohort(tmp_path, "lgg", patients=1)
+    (patient,) = find_cohort(tmp_path).patients
+    shown = np.flatnonzero(patient.read_labels().any(axis=(0, 1)))
+    first, last = shown[0], shown[-1]
+    (tmp_path / FILE_NAME).write_text(f"{HEADER}{patient.id},whole_tumor,{first},{last}\n")
+    assert check_cohort(tmp_path).empty
+    (tmp_path / FILE_NAME).write_text(f"{HEADER}{patient.id},whole_tumor,{first + 2},{last + 1}\n")
+    written, missed = check_cohort(tmp_path)["problem"].sort_values()
+    assert f"rows put whole_tumor in slices {last + 1}, where the mask shows none" in written
+    assert f"the mask shows whole_tumor in slices {first}-{first + 1}, where no row has it" in missed
+    (tmp_path / FILE_NAME).write_text(f"{HEADER}{patient.id},none,,\n")
+    assert f"the mask shows whole_tumor in slices {first}-{last}" in only_problem(tmp_path)["problem"]
+
+
+def test_every_faulty_line_of_slice_labels_is_listed(tmp_path):
+    (name, *_) = write_cohort(tmp_path, "brats2021", patients=1)
+    patient = find_cohort(tmp_path).patients[0]
+    patient.mask_files[0].unlink()
+    lines = [f"{name},edema,1,2", f"{name},oedema,5,2", f"{name},oedema,4,5", "BraTS2021_00002,oedema,1,2"]
+    (tmp_path / FILE_NAME).write_text(HEADER + "\n".join(lines))
+    problems = " ".join(check_cohort(tmp_path)["problem"])
+    for sentence in (
+        "line 2: patient BraTS2021_00001: unknown class 'edema'",
+        "line 3: patient BraTS2021_00001: oedema has first_z 5 after last_z 2",
+        f"names the patient BraTS2021_00002, whom the cohort has not; correct the ID. Did you mean '{name}'?",
+    ):
+        assert sentence in problems
+
+
+def test_a_folder_that_is_no_cohort_is_one_row_and_one_that_does_not_exist_a_wrong_call(tmp_path, capsys):
+    assert "is an empty folder" in only_problem(tmp_path)["problem"]
+    assert command_line(["check-data", str(tmp_path)]) == 1
+    with pytest.raises(SettingError, match="there is no such folder"):
+        check_cohort(tmp_path / "nowhere")
+    assert command_line(["check-data", str(tmp_path / "nowhere")]) == 2
+
+
+def test_one_patient_is_in_memory_at_a_time(tmp_path):
+    import tracemalloc
+
+    shape = (64, 64, 40)
+    for patients in (2, 8):
+        write_cohort(tmp_path / str(patients), "brats2021", patients=patients, shape=shape)
+    check_cohort(tmp_path / "2")
+    peaks = []
+    for patients in (2, 8):
+        tracemalloc.start()
+        check_cohort(tmp_path / str(patients))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]

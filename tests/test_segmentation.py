@@ -1,0 +1,101 @@
+"""Whole-slice segmentation: one pass, the case's own grid, NIfTI files."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from mixsup_lib.cohort import Case
+from mixsup_lib.frames import SliceFrame
+from mixsup_lib.model import MixedSupervisionUNet
+from mixsup_lib.segmentation import label_volume, save_nifti, score_slices
+
+CPU = torch.device("cpu")
+
+
+def network(**changes) -> MixedSupervisionUNet:
+    torch.manual_seed(0)
+    settings = {"in_channels": 2, "n_maps": 2, "n_branches": 1, "width": 4, "depth": 4, "padding": "valid"}
+    made = MixedSupervisionUNet(**{**settings, "input_shape": (300, 300), **changes})
+    return made.eval()
+
+
+def test_one_pass_of_444_equals_tiles_of_300_on_the_inner_71x71():
+    """Tiles at offsets that are multiples of 16 equal the whole-slice pass 15 or more pixels inside their border."""
+    net = network().double()
+    for parameter in net.unet.parameters():
+        if parameter.ndim == 1:
+            parameter.data.uniform_(0.1, 1)  # no path of the network is dead
+    image = torch.rand(1, 2, 444, 444, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 200
+    with torch.inference_mode():
+        whole = net.segment(image)
+        for top, left in ((0, 0), (48, 96), (144, 144)):
+            tile = net.segment(image[:, :, top : top + 300, left : left + 300])
+            assert whole.shape[2:] == (245, 245) and tile.shape[2:] == (101, 101)
+            inner = (..., slice(15, 86), slice(15, 86))
+            same_place = whole[:, :, top : top + 101, left : left + 101]
+            assert tile[inner].shape[2:] == (71, 71)
+            assert (tile[inner] - same_place[inner]).abs().max() < 1e-9
+            assert (tile - same_place).abs().max() > 1e-6  # the border differs: upsampling clamps there
+
+
+def test_every_pixel_of_a_240_slice_is_scored():
+    slices = np.random.default_rng(0).random((1, 2, 240, 240)).astype(np.float32)
+    probabilities, presence = score_slices(network(), slices, device=CPU)
+    assert probabilities.shape == (1, 2, 240, 240) and presence.shape == (1, 1)
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+def test_image_scores_come_from_the_training_size():
+    net = network()
+    slices = np.random.default_rng(0).random((1, 2, 240, 240)).astype(np.float32)
+    _, presence = score_slices(net, slices, device=CPU)
+    padded = torch.nn.functional.pad(torch.from_numpy(slices), (38, 22, 38, 22))
+    with torch.inference_mode():
+        expected = net.classify(padded).softmax(dim=2)[:, :, 1]
+    assert np.allclose(presence, expected, atol=1e-6)
+
+
+def test_batches_do_not_change_scores():
+    net = network(padding="same", depth=2, input_shape=(48, 40))
+    slices = np.random.default_rng(0).random((5, 2, 48, 40)).astype(np.float32)
+    together, alone = (score_slices(net, slices, device=CPU, batch=b)[0] for b in (16, 2))
+    assert np.allclose(together, alone, atol=1e-5)
+
+
+def test_scores_are_resampled_before_argmax():
+    """A boundary between stored pixels lands where the interpolated scores cross, not on a coarse pixel's edge."""
+    frame = SliceFrame((8, 16), (4, 4), (0, 0), (4, 4))
+    tumour = np.zeros((1, 4, 4), np.float32)
+    tumour[:, :, 2:] = 0.9
+    tumour[:, :, 1] = 0.4
+    labels = label_volume(np.stack([1 - tumour, tumour], axis=1), frame)
+    assert labels.shape == (16, 8, 1)
+    assert int(labels[:, 0, 0].argmax()) == 7  # coarse argmax would start at column 8
+
+
+def make_case(source_affine: np.ndarray) -> Case:
+    """A case whose file has the given affine and 4x5x6 voxels."""
+    images, affine = to_lps(np.zeros((4, 5, 6), np.float32), source_affine)
+    return Case("p", ("FLAIR",), images[None], None, affine, (2.0, 2.0, 2.0), source_affine)
+
+
+@pytest.mark.parametrize("flips", [(-1, -1, 1), (1, 1, 1), (1, -1, -1)])
+def test_nifti_lands_on_the_same_place_in_the_world(tmp_path, flips):
+    source = np.diag([2.0 * f for f in flips] + [1.0])
+    source[:3, 3] = (10, 20, -30)
+    case = make_case(source)
+    labels = np.zeros((4, 5, 6), np.uint8)
+    labels[1, 3, 2] = 3
+    save_nifti(tmp_path / "mask.nii.gz", labels, case, multiclass=True)
+    image = nib.load(tmp_path / "mask.nii.gz")
+    assert nib.aff2axcodes(image.affine) == nib.aff2axcodes(case.source_affine)
+    found = np.argwhere(np.asarray(image.dataobj) == 4)  # enhancing is 4 on disk
+    assert len(found) == 1
+    there, here = (
+        nib.affines.apply_affine(a, v) for a, v in ((image.affine, found[0]), (case.affine, (1, 3, 2)))
+    )
+    assert np.allclose(there, here)
+    assert image.header["descrip"].tobytes().strip(b"\0") == b""

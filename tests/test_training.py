@@ -1,0 +1,219 @@
+"""The training loop: what a step does, exact resume, and that weak means weak."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from mixsup_lib.cohort import find_cohort
+from mixsup_lib.config import make_config
+from mixsup_lib.errors import DataError, MixsupError
+from mixsup_lib.runs import make_trainer, open_store, split_of
+from mixsup_lib.training import network_input
+
+CPU = torch.device("cpu")
+
+
+def trainer(settings, **changes):
+    config = make_config(**{**settings, **changes})
+    cohort = find_cohort(config.cohort)
+    store = open_store(config, cohort)
+    return make_trainer(config, store, split_of(config, cohort), CPU, "float32")
+
+
+def weights(trained):
+    return {name: tensor.clone() for name, tensor in trained.network.state_dict().items()}
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+def test_the_joint_loss_is_a_times_segmentation_plus_rest_classification(run_settings):
+    row = trainer(run_settings).step()
+    assert row[1] == pytest.approx(0.7 * row[2] + 0.3 * row[3], rel=1e-5)
+
+
+def test_standard_supervision_minimises_the_segmentation_loss_alone(run_settings):
+    row = trainer(run_settings, supervision="standard").step()
+    assert row[1] == row[2] and row[3] == 0
+
+
+def test_both_arms_start_from_the_same_unet(run_settings):
+    mixed, standard = (weights(trainer(run_settings, supervision=s)) for s in ("mixed", "standard"))
+    assert_same({name: mixed[name] for name in standard}, standard)
+
+
+def test_gradients_of_several_batches_are_summed_before_one_step(run_settings):
+    ten = trainer(run_settings, batches_per_iteration=3, optimizer="normalized_sgd", learning_rate=0.1)
+    by_hand = trainer(run_settings)
+    batches = [by_hand.sampler.draw() for _ in range(3)]
+    losses = [by_hand.losses(batch)[0] for batch in batches]
+    gradients = torch.autograd.grad(sum(losses), list(by_hand.network.parameters()))
+    norm = torch.cat([g.flatten() for g in gradients]).norm()
+    before = [p.detach().clone() for p in ten.network.parameters()]
+    row = ten.step()
+    assert row[1] == pytest.approx(float(sum(losses).detach()) / 3, rel=1e-5)
+    for old, new, gradient in zip(before, ten.network.parameters(), gradients, strict=True):
+        assert torch.allclose(old - 0.1 * gradient / norm, new, atol=1e-6)
+
+
+def test_the_loss_falls(run_settings):
+    history = np.array(trainer(run_settings, iterations=40).run())
+    assert history[-10:, 1].mean() < 0.8 * history[:5, 1].mean()
+
+
+@pytest.mark.parametrize("optimizer", [{}, {"optimizer": "normalized_sgd", "schedule": "plateau"}])
+def test_resume_after_a_kill_gives_bit_identical_weights(run_settings, tmp_path, optimizer):
+    whole = trainer(run_settings, **optimizer)
+    whole.run()
+
+    killed = trainer(run_settings, checkpoint_seconds=1e-9, **optimizer)
+    killed.checkpoint = tmp_path / "checkpoint.pt"
+
+    def kill(iteration, _):
+        if iteration == 5:
+            raise RuntimeError("killed")  # between the step and its checkpoint
+
+    killed.report = kill
+    with pytest.raises(RuntimeError):
+        killed.run()
+    resumed = trainer(run_settings, **optimizer)
+    resumed.checkpoint = tmp_path / "checkpoint.pt"
+    history = resumed.run()
+    assert_same(weights(whole), weights(resumed))
+    assert history == whole.history
+
+
+def test_ctrl_c_leaves_a_usable_checkpoint(run_settings, tmp_path):
+    stopped = trainer(run_settings)
+    stopped.checkpoint = tmp_path / "checkpoint.pt"
+
+    def interrupt(iteration, _):
+        if iteration == 3:
+            raise KeyboardInterrupt
+
+    stopped.report = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    resumed = trainer(run_settings)
+    resumed.checkpoint = tmp_path / "checkpoint.pt"
+    resumed.load()
+    assert resumed.iteration == 3
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused(run_settings, tmp_path):
+    first = trainer(run_settings)
+    first.checkpoint = tmp_path / "checkpoint.pt"
+    first.save()
+    other = trainer(run_settings, a=0.5)
+    other.checkpoint = first.checkpoint
+    with pytest.raises(DataError, match="belongs to other data or settings"):
+        other.load()
+    first.checkpoint.write_bytes(first.checkpoint.read_bytes()[:1000])
+    with pytest.raises(DataError, match="not a readable checkpoint"):
+        first.load()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(run_settings):
+    broken = trainer(run_settings)
+    with torch.no_grad():
+        next(broken.network.parameters()).fill_(float("nan"))
+    with pytest.raises(MixsupError, match="loss became nan at iteration 1"):
+        broken.step()
+
+
+def test_batch_norm_statistics_are_means_over_training_batches(run_settings):
+    trained = trainer(run_settings, batch_norm_batches=2)
+    reference = trainer(run_settings)
+    first = next(m for m in trained.network.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    convolution = trained.network.get_submodule(_name_before(trained.network, first))
+    seen = [convolution(trained.inputs(reference.sampler.draw())).mean(dim=(0, 2, 3)) for _ in range(2)]
+    trained.estimate_batch_norm()
+    assert torch.allclose(first.running_mean, sum(seen) / 2, rtol=1e-4, atol=1e-3)
+    assert first.num_batches_tracked == 2 and first.momentum == 0.1
+
+
+def _name_before(network, layer):
+    names = [name for name, module in network.named_modules() if not list(module.children())]
+    return names[[network.get_submodule(name) is layer for name in names].index(True) - 1]
+
+
+@pytest.mark.parametrize("harm", ["overwritten", "deleted", "broken"])
+def test_weak_masks_have_no_influence(phantom, run_settings, tmp_path, harm):
+    """Overwritten, deleted or unreadable masks of all weak patients: bit-identical weights."""
+    copy = tmp_path / "phantom"
+    shutil.copytree(phantom, copy)
+    settings = {**run_settings, "cohort": copy}
+    original = trainer(settings)
+    original.run()
+    weak = split_of(original.config, find_cohort(copy)).weak
+    labels = tmp_path / "stores" / "phantom" / "slice_labels.csv"
+    (copy / "slice_labels.csv").write_bytes(labels.read_bytes())
+    shutil.rmtree(tmp_path / "stores")
+    cohort = find_cohort(copy)
+    other_mask = cohort[original_test(original)].mask_files[0].read_bytes()
+    for patient in weak:
+        mask = cohort[patient].mask_files[0]
+        mask.unlink()
+        if harm == "overwritten":
+            mask.write_bytes(other_mask)
+        elif harm == "broken":
+            mask.write_bytes(b"not a scan")
+    harmed = trainer(settings)
+    assert split_of(harmed.config, find_cohort(copy)).weak == weak
+    harmed.run()
+    assert len(weak) == 5 and harmed.history == original.history
+    assert_same(weights(original), weights(harmed))
+
+
+def original_test(trained):
+    return split_of(trained.config, find_cohort(trained.config.cohort)).test[0]
+
+
+def test_slice_labels_of_weak_patients_do_have_influence(phantom, run_settings, tmp_path):
+    """The counterpart: the proof above could not fail if weak patients took no part at all."""
+    copy = tmp_path / "phantom"
+    shutil.copytree(phantom, copy)
+    settings = {**run_settings, "cohort": copy}
+    original = trainer(settings)
+    original.run()
+    labels = tmp_path / "stores" / "phantom" / "slice_labels.csv"
+    weak = split_of(original.config, find_cohort(copy)).weak[0]
+    lines = [line for line in labels.read_text().splitlines() if not line.startswith(weak)]
+    labels.write_text("\n".join([*lines, f"{weak},whole_tumor,10,12"]) + "\n")
+    changed = trainer(settings)
+    changed.run()
+    assert changed.history != original.history
+
+
+def test_the_papers_frame():
+    config = make_config(cohort="brats", preset="paper")
+    assert (config.iterations, config.batches_per_iteration, config.width, config.depth) == (
+        10_000,
+        10,
+        64,
+        4,
+    )
+    size, (rows, columns) = network_input(config, (240, 240))
+    assert size == (300, 300) and rows == columns
+    assert (rows.pad_before, rows.pad_after, rows.first, rows.last) == (38, 22, 69, 170)
+
+
+def test_the_paper_network_trains_on_the_window_its_output_covers(phantom, run_settings):
+    small = {"padding": "valid", "depth": 1, "input_size": 60, "width": 4, "iterations": 1}
+    valid = trainer(run_settings, **small)
+    batch = valid.sampler.draw()
+    frame = valid.frames[0]
+    assert valid.inputs(batch).shape[2:] == (60, 60)
+    targets = valid.targets(batch)
+    assert targets.shape[1:] == (frame.last - frame.first,) * 2
+    assert torch.equal(
+        targets, torch.from_numpy(batch.labels[:, frame.first : frame.last, frame.first : frame.last])
+    )
+    assert np.isfinite(valid.step()[1])
