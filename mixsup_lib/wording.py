@@ -11,6 +11,8 @@ from mixsup_lib.paired import ARMS
 
 def caption(cohort: str) -> str:
     """What a table or figure of this cohort must say about its data."""
+    if cohort == "phantom-tiny":
+        return f"{cohort}: phantom, for trying out, not calibrated"
     if cohort.startswith("phantom"):
         return f"{cohort}: phantom, calibrated to the paper's standard curve"
     return f"cohort {cohort}"

@@ -422,6 +422,7 @@ def test_the_conclusion_follows_from_the_interval(tmp_path, gain, words):
 
 def test_every_phantom_table_says_what_the_phantom_is():
     assert "phantom, calibrated to the paper's standard curve" in results.caption("phantom-seed1")
+    assert "phantom, for trying out, not calibrated" in results.caption("phantom-tiny")
     assert "phantom" not in results.caption("kaggle_3m")
 
 

@@ -27,16 +27,16 @@ ALL_ITERATIONS = 6000
 """Iterations of the all-annotated line, which needs longer until it no longer improves."""
 
 
-def command(cohort: Path, n_fa: int, fold: int) -> list[str]:
+def command(cohort: Path, n_fa: int, fold: int, iterations: int | None) -> list[str]:
     settings = {"cohort": cohort, "preset": "workshop", "supervision": "standard", "n_fa": n_fa, "fold": fold}
     settings |= {"out": "runs/calibration", "progress": False}
-    if n_fa > 30:
-        settings |= {"iterations": ALL_ITERATIONS}
+    if iterations or n_fa > 30:
+        settings |= {"iterations": iterations or ALL_ITERATIONS}
     return [sys.executable, "-m", "mixsup_lib", "run", "--set", *(f"{k}={v}" for k, v in settings.items())]
 
 
-def train(cohort: Path, n_fa: int, fold: int) -> dict:
-    done = subprocess.run(command(cohort, n_fa, fold), capture_output=True, text=True)
+def train(cohort: Path, n_fa: int, fold: int, iterations: int | None) -> dict:
+    done = subprocess.run(command(cohort, n_fa, fold, iterations), capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr[-2000:])
     config, metrics = load_run(done.stdout.splitlines()[-1])
@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--fa", nargs="+", default=["5", "15", "30", ALL])
     parser.add_argument("--folds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--patients", type=int, default=120)
+    parser.add_argument("--iterations", type=int, help="fewer, for a first look")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     call = parser.parse_args()
     changed = {key: yaml.safe_load(value) for key, value in (pair.split("=") for pair in call.settings)}
@@ -63,9 +64,9 @@ def main() -> None:
     everyone = call.patients - call.patients // 5
     cells = [(everyone if fa == ALL else int(fa), fold) for fa in call.fa for fold in call.folds]
     first, *rest = cells
-    rows = [train(cohort, *first)]  # prepares the slices for the others
+    rows = [train(cohort, *first, call.iterations)]  # prepares the slices for the others
     with ThreadPoolExecutor(call.jobs) as pool:
-        rows += pool.map(lambda cell: train(cohort, *cell), rest)
+        rows += pool.map(lambda cell: train(cohort, *cell, call.iterations), rest)
     frame = pd.DataFrame(rows).assign(settings=yaml.safe_dump(changed, default_flow_style=True).strip())
     known = pd.read_csv(TABLE) if TABLE.exists() else pd.DataFrame()
     table = pd.concat([known, frame]).drop_duplicates(["phantom", "n_fa", "fold", "iterations"], keep="last")
