@@ -19,11 +19,11 @@ class PhantomSettings:
     larger `lesion_count` makes the task harder. Raises SettingError for a number that makes no sense.
     """
 
-    conspicuity_low: float = 1.0
+    conspicuity_low: float = 4.2
     """Multiplies the low ends of `conspicuity_flair` and `conspicuity_t2` (0: some tumours are invisible)."""
-    site_spread: float = 1.0
+    site_spread: float = 0.25
     """Multiplies the spread of contrast and gamma between acquisition sites (0: all sites alike)."""
-    lesion_count: float = 8.0
+    lesion_count: float = 4.0
     """Mean number of white-matter hyperintensities of a patient (Poisson)."""
 
     sites: int = 20
@@ -93,7 +93,7 @@ class PhantomSettings:
     """Spread of contrast between patients of one site, as a share of the spread between sites."""
     gamma_spread: float = 0.25
     """Standard deviation of the logarithm of the gamma curve, per site and sequence."""
-    noise: Range = (0.03, 0.1)
+    noise: Range = (0.03, 0.06)
     """Rician noise: standard deviation of each of its two channels, per site and sequence."""
     blur_mm: Range = (0.0, 2.5)
     """Standard deviation of the blur across slices, mm, per site and sequence (2.5: one coarse voxel)."""

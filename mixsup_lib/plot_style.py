@@ -7,6 +7,7 @@ marker always says the same thing once more.
 from __future__ import annotations
 
 import functools
+import io
 import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -61,11 +62,12 @@ def alt_text(figure: Figure) -> str:
 
 
 def show(figure: Figure) -> None:
-    """Display a figure in a notebook with its summary as the image's alternative text, and as text below it."""
-    from IPython.display import display
+    """Display a figure in a notebook as PNG, its summary as the image's alternative text and as text below it."""
+    from IPython.display import Image, display
 
-    text = alt_text(figure)
-    display(figure, metadata={"image/png": {"alt": text}})
+    picture, text = io.BytesIO(), alt_text(figure)
+    figure.savefig(picture, format="png", dpi=100, bbox_inches="tight")
+    display(Image(picture.getvalue(), format="png", alt=text))
     print(text)
 
 

@@ -131,7 +131,7 @@ def dice_by_fold(pairs: pd.DataFrame, *, title: str = "") -> Figure:
             axis.axhline(means[arm].mean(), color=COLORS[arm], ls=DASHES[arm], lw=1.2, label=label)
         axis.set(xticks=range(len(folds)), xticklabels=folds, xlabel="fold", xlim=(-0.6, len(folds) - 0.4))
         axis.set(ylim=(-3, 103), title=region_name(region))
-        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17))
+        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2))
         ahead = int((means["mixed"] > means["standard"]).sum())
         words.append(f"{region_name(region)}: mixed is ahead in {ahead} of {len(means)} folds")
     axes[0, 0].set_ylabel("Dice (%)")

@@ -238,11 +238,13 @@ def test_a_long_title_is_wrapped_into_the_figure(pairs):
 
 
 def test_show_gives_the_image_its_alternative_text(pairs, capsys, monkeypatch):
-    shown = {}
-    monkeypatch.setattr("IPython.display.display", lambda figure, metadata: shown.update(metadata))
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
     plots.show(plots.paired_dots(pairs))
-    assert shown["image/png"]["alt"] == capsys.readouterr().out.strip()
-    assert "3 of 4 patients gain" in shown["image/png"]["alt"]
+    data, metadata = shown[0]._repr_mimebundle_()
+    assert metadata["image/png"]["alt"] == capsys.readouterr().out.strip()
+    assert "3 of 4 patients gain" in metadata["image/png"]["alt"]
+    assert shown[0].data.startswith(b"\x89PNG") and "image/png" in data
 
 
 def test_importing_plots_does_not_import_matplotlib():
