@@ -85,7 +85,13 @@ def compare(
         write_phantom(phantom, seed=PHANTOM_SEED, workers=jobs)
         data = phantom
     cohort = find_cohort(data)
-    print(f"     {cohort.folder}: {cohort.layout}, {len(cohort.patients)} patients", flush=True)
+    without_mask = sum(not patient.mask_files for patient in cohort.patients)
+    print(
+        f"     {cohort.folder}: {cohort.layout}, {len(cohort.patients)} patients, {without_mask} without a mask",
+        flush=True,
+    )
+    for problem in cohort.problems:
+        print(f"     {problem.severity}: {problem.problem}", flush=True)
     shared = {
         "cohort": data,
         "out": out,

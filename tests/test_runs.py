@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 from filelock import FileLock
 
+from mixsup_lib.cohort import find_cohort
 from mixsup_lib.config import RunConfig, make_config
 from mixsup_lib.errors import DataError, SettingError
 from mixsup_lib.parameters import run_config
 from mixsup_lib.runs import load_network, load_run, run
+from mixsup_lib.slice_labels import derive_rows, write_slice_labels
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +108,30 @@ def test_location_settings_do_not_change_the_hash_and_others_do(run_settings):
         assert make_config(**{**run_settings, **same}).settings_hash() == base.settings_hash()
     for other in ({"a": 0.5}, {"iterations": 9}, {"k": 5}, {"threads": 2}, {"pixel_mm": 4.0}):
         assert make_config(**{**run_settings, **other}).settings_hash() != base.settings_hash()
+
+
+def test_weak_patients_need_no_mask(phantom, run_settings, tmp_path):
+    """A cohort of one's own: masks of a few patients, slice_labels.csv for the others."""
+    copy = tmp_path / "own"
+    shutil.copytree(phantom, copy)
+    patients = find_cohort(copy).patients
+    rows = [derive_rows(patient.id, patient.read_labels(), ("whole_tumor",)) for patient in patients]
+    write_slice_labels(copy, pd.concat(rows))
+    for patient in patients[::3]:
+        patient.mask_files[0].unlink()
+    folder = run(make_config(**{**run_settings, "cohort": copy, "iterations": 2, "fold": 2, "n_fa": 2}))
+    split = load_run(folder)[1].split
+    maskless = {patient.id for patient in patients[::3]}
+    assert maskless <= set(split["weak"]) and len(maskless) == 4
+
+
+def test_a_patient_with_neither_mask_nor_labels_is_named(phantom, run_settings, tmp_path):
+    copy = tmp_path / "own"
+    shutil.copytree(phantom, copy)
+    patient = find_cohort(copy).patients[4]
+    patient.mask_files[0].unlink()
+    with pytest.raises(DataError, match=patient.id):
+        run(make_config(**{**run_settings, "cohort": copy, "iterations": 1}))
 
 
 def test_an_unknown_setting_names_the_nearest_known_one():

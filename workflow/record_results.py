@@ -3,7 +3,7 @@
     python workflow/record_results.py RUNS NAME [--folders]
 
 Writes data/results/NAME.csv (a row per run, test patient and region, with its provenance) and the comparison table
-between the markers `results:NAME` of REPRODUCTION.md. `--folders` (phantoms only: examples show slices) also copies
+between the markers `results:NAME` of REPRODUCTION.md, and draws docs/NAME.png, patient by patient. `--folders` (phantoms only: examples show slices) also copies
 what notebook 09 reads of each run folder to data/results/runs.
 """
 
@@ -13,10 +13,10 @@ import argparse
 import shutil
 from pathlib import Path
 
-from mixsup_lib import results
+from mixsup_lib import plots, results
 from mixsup_lib.files import atomic_path, write_text
 
-RESULTS = Path("data/results")
+RESULTS, PICTURES = Path("data/results"), Path("docs")
 LIGHT = ("config.json", "metrics.json", "provenance.json", "per_patient.csv", "history.csv", "examples.npz")
 EVERY = 5
 """Recorded histories keep one iteration in five, the mean of the five."""
@@ -53,8 +53,16 @@ def main() -> None:
     if call.folders:
         for folder in sorted(set(frame["folder"])):
             record_folder(Path(folder), call.runs)
+    caption = results.caption(frame["cohort"].iloc[0])
+    pairs = results.pairs(frame)
+    title = f"{caption}; {pairs['n_fa'].iloc[0]} FA + {pairs['n_wa'].iloc[0]} WA"
+    figure = plots.paired_dots(pairs, title=title)
+    PICTURES.mkdir(exist_ok=True)
+    with atomic_path(PICTURES / f"{call.name}.png") as temporary:
+        figure.savefig(temporary, dpi=110, bbox_inches="tight")
+    print(plots.alt_text(figure))
     table = results.to_markdown(results.comparison_table(frame))
-    record_table(call.name, f"{results.caption(frame['cohort'].iloc[0])}\n\n{table}")
+    record_table(call.name, f"{caption}\n\n{table}")
 
 
 if __name__ == "__main__":
