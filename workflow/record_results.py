@@ -2,9 +2,9 @@
 
     python workflow/record_results.py RUNS NAME [--folders]
 
-Writes data/results/NAME.csv (a row per run, test patient and region, with its provenance) and the comparison table
-between the markers `results:NAME` of REPRODUCTION.md, and draws docs/NAME.png, patient by patient. `--folders` (phantoms only: examples show slices) also copies
-what notebook 09 reads of each run folder to data/results/runs.
+Writes data/results/NAME.csv (a row per run, test patient and region, with its provenance), the comparison table between
+the markers `results:NAME` of REPRODUCTION.md, and docs/NAME.png, patient by patient. `--folders` (phantoms only: examples
+show slices) also copies what notebook 09 reads of each run folder to data/results/runs.
 """
 
 from __future__ import annotations
