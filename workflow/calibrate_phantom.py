@@ -3,16 +3,19 @@
     python workflow/calibrate_phantom.py NAME [setting=value ...] [--fa 5 15 30 all] [--folds 1 2 3] [--jobs 2]
 
 Writes a phantom of seed 0 (the tuning seed) with the given `PhantomSettings`, trains standard supervision only - the
-mixed result is an outcome and never looked at here - and adds the Dice of every fold to data/results/calibration.csv.
+mixed result is an outcome and never looked at here - and writes the Dice of every fold of every calibration so far to
+data/results/calibration.csv.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +24,11 @@ import yaml
 from mixsup_lib.phantom import PhantomSettings, write_phantom
 from mixsup_lib.runs import load_run
 
-TABLE = Path("data/results/calibration.csv")
+COHORTS, RUNS, TABLE = (
+    Path("data/calibration"),
+    Path("runs/calibration"),
+    Path("data/results/calibration.csv"),
+)
 ALL = "all"
 ALL_ITERATIONS = 6000
 """Iterations of the all-annotated line, which needs longer until it no longer improves."""
@@ -29,21 +36,48 @@ ALL_ITERATIONS = 6000
 
 def command(cohort: Path, n_fa: int, fold: int, iterations: int | None) -> list[str]:
     settings = {"cohort": cohort, "preset": "workshop", "supervision": "standard", "n_fa": n_fa, "fold": fold}
-    settings |= {"out": "runs/calibration", "progress": False}
+    settings |= {"out": RUNS, "progress": False}
     if iterations or n_fa > 30:
         settings |= {"iterations": iterations or ALL_ITERATIONS}
     return [sys.executable, "-m", "mixsup_lib", "run", "--set", *(f"{k}={v}" for k, v in settings.items())]
 
 
-def train(cohort: Path, n_fa: int, fold: int, iterations: int | None) -> dict:
+def train(cohort: Path, n_fa: int, fold: int, iterations: int | None) -> None:
     done = subprocess.run(command(cohort, n_fa, fold, iterations), capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr[-2000:])
-    config, metrics = load_run(done.stdout.splitlines()[-1])
-    dice = {"mean_dice": metrics.mean_dice["whole_tumor"], "median_dice": metrics.median_dice["whole_tumor"]}
-    row = {"phantom": cohort.name, "n_fa": n_fa, "fold": fold, "iterations": config.iterations, **dice}
-    print(row, flush=True)
-    return row
+    _, metrics = load_run(done.stdout.splitlines()[-1])
+    print(f"{cohort.name}, {n_fa} FA, fold {fold}: {metrics.mean_dice['whole_tumor']:.1f}", flush=True)
+
+
+def changed_settings(cohort: str) -> str:
+    """What a phantom changes against the default settings, as text."""
+    written = json.loads((COHORTS / cohort / "phantom.json").read_text(encoding="utf-8"))["settings"]
+    default = json.loads(json.dumps(asdict(PhantomSettings())))
+    return "; ".join(f"{name}={value}" for name, value in written.items() if value != default[name])
+
+
+def write_table() -> pd.DataFrame:
+    """A row per finished run of any calibration, from the run folders."""
+    rows = []
+    for record in sorted(RUNS.rglob("metrics.json")):
+        config, metrics = load_run(record.parent)
+        name = config.cohort_name
+        settings = {
+            "phantom": name,
+            "n_fa": config.n_fa,
+            "fold": config.fold,
+            "iterations": config.iterations,
+        }
+        dice = {
+            "mean_dice": metrics.mean_dice["whole_tumor"],
+            "median_dice": metrics.median_dice["whole_tumor"],
+        }
+        rows.append({**settings, **dice, "changed_settings": changed_settings(name)})
+    table = pd.DataFrame(rows).sort_values(["phantom", "iterations", "n_fa", "fold"])
+    TABLE.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(TABLE, index=False, float_format="%.2f")
+    return table
 
 
 def main() -> None:
@@ -57,22 +91,19 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     call = parser.parse_args()
     changed = {key: yaml.safe_load(value) for key, value in (pair.split("=") for pair in call.settings)}
-    cohort = Path("data/calibration") / f"phantom-{call.name}"
+    cohort = COHORTS / f"phantom-{call.name}"
     write_phantom(
         cohort, patients=call.patients, seed=0, settings=PhantomSettings(**changed), workers=call.jobs
     )
     everyone = call.patients - call.patients // 5
     cells = [(everyone if fa == ALL else int(fa), fold) for fa in call.fa for fold in call.folds]
     first, *rest = cells
-    rows = [train(cohort, *first, call.iterations)]  # prepares the slices for the others
+    train(cohort, *first, call.iterations)  # prepares the slices for the others
     with ThreadPoolExecutor(call.jobs) as pool:
-        rows += pool.map(lambda cell: train(cohort, *cell, call.iterations), rest)
-    frame = pd.DataFrame(rows).assign(settings=yaml.safe_dump(changed, default_flow_style=True).strip())
-    known = pd.read_csv(TABLE) if TABLE.exists() else pd.DataFrame()
-    table = pd.concat([known, frame]).drop_duplicates(["phantom", "n_fa", "fold", "iterations"], keep="last")
-    TABLE.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(TABLE, index=False, float_format="%.2f")
-    print(frame.groupby("n_fa")["mean_dice"].agg(["mean", "min", "max"]).round(1))
+        list(pool.map(lambda cell: train(cohort, *cell, call.iterations), rest))
+    table = write_table()
+    table = table[table["phantom"] == cohort.name]
+    print(table.groupby(["iterations", "n_fa"])["mean_dice"].agg(["mean", "min", "max", "count"]).round(1))
 
 
 if __name__ == "__main__":

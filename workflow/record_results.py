@@ -3,8 +3,8 @@
     python workflow/record_results.py RUNS NAME [--folders]
 
 Writes data/results/NAME.csv (a row per run, test patient and region, with its provenance), the comparison table between
-the markers `results:NAME` of REPRODUCTION.md, and docs/NAME.png, patient by patient. `--folders` (phantoms only: examples
-show slices) also copies what notebook 09 reads of each run folder to data/results/runs.
+the markers `results:NAME` of REPRODUCTION.md, and docs/NAME.png, patient by patient. `--folders` (phantoms only, as
+examples show slices) also copies what notebook 09 reads of each run folder to data/results/runs.
 """
 
 from __future__ import annotations
