@@ -16,13 +16,16 @@ from tqdm.auto import tqdm
 from mixsup_lib import results
 from mixsup_lib.cohort import Cohort, find_cohort
 from mixsup_lib.config import RunConfig, make_config
-from mixsup_lib.errors import DataError
+from mixsup_lib.errors import DataError, SettingError
 from mixsup_lib.phantom import write_phantom
 from mixsup_lib.runs import open_store, run_folder, split_of
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 PHANTOM_SEED = 1
 """The phantom that results are reported on; seed 0 is for tuning."""
+
+OWN = {"cohort", "out", "stores", "preset", "n_fa", "fold", "supervision", "seed"}
+"""Settings that `compare` takes as arguments of its own."""
 
 
 @dataclass
@@ -79,6 +82,8 @@ def compare(
     Finished runs are reused, interrupted ones continue.
     """
     started = time.monotonic()
+    for name in OWN & set(settings or {}):
+        raise SettingError(f"Setting {name!r} is chosen by the comparison itself; leave it out of --set.")
     jobs = jobs or _cores()
     if data is None:
         print(f"1/4  Phantom cohort in {phantom}", flush=True)

@@ -31,8 +31,9 @@ def refuse_unknown(namespace: Mapping[str, Any], before: Collection[str], known:
 def run_config(namespace: Mapping[str, Any], before: Collection[str]) -> RunConfig:
     """The run configuration from a notebook's parameters.
 
-    Every setting of `RunConfig` can be a parameter; the parameter `settings` may hold further ones as a dictionary.
+    Every setting of `RunConfig` can be a parameter; the parameter `settings` may hold further ones as a dictionary,
+    which come before parameters of the same name.
     """
     refuse_unknown(namespace, before, [*RunConfig.model_fields, "settings"])
     chosen = {name: namespace[name] for name in new_names(namespace, before) if name != "settings"}
-    return make_config(**chosen, **namespace.get("settings", {}))
+    return make_config(**{**chosen, **namespace.get("settings", {})})

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from mixsup_lib.errors import DataError
+from mixsup_lib.errors import DataError, SettingError
 from mixsup_lib.main_job import compare
 
 
@@ -58,3 +58,8 @@ def test_a_run_that_fails_is_named_with_its_notebook(phantom, tmp_path):
     }
     with pytest.raises(DataError, match=r"Run 'mixed, fold 1, seed 0' stopped: .*\.ipynb"):
         compare(phantom, **call, jobs=1, settings={"iterations": 2, "learning_rate": 1e30})
+
+
+def test_what_the_comparison_chooses_cannot_be_set(phantom):
+    with pytest.raises(SettingError, match="'fold' is chosen by the comparison"):
+        compare(phantom, settings={"fold": 2})

@@ -187,7 +187,7 @@ def test_notebook_parameters_become_the_configuration():
         "settings": {"a": 0.5},
     }
     config = run_config(namespace, before)
-    assert (config.n_fa, config.a) == (3, 0.5)
+    assert (config.n_fa, config.a) == (4, 0.5)
 
 
 def test_a_mistyped_notebook_parameter_is_refused():
