@@ -184,7 +184,7 @@ def test_notebook_parameters_become_the_configuration():
         "_i": 1,
         "cohort": "x",
         "n_fa": 3,
-        "settings": {"a": 0.5},
+        "settings": {"a": 0.5, "n_fa": 4},
     }
     config = run_config(namespace, before)
     assert (config.n_fa, config.a) == (4, 0.5)
