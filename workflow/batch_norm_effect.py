@@ -2,8 +2,8 @@
 
     python workflow/batch_norm_effect.py RUNFOLDER [RUNFOLDER ...]
 
-The weights are those of the last iteration in both cases: a run's checkpoint still holds torch's running averages, its final
-weights the recomputed means. Writes mean Dice of the test patients to data/results/batch-norm.csv.
+The weights are those of the last iteration in both cases: a run's checkpoint still holds torch's running averages, its
+final weights the recomputed means. Writes mean Dice of the test patients to data/results/batch-norm.csv.
 """
 
 from __future__ import annotations
