@@ -1,6 +1,6 @@
 """Record finished runs so that others can read them without training.
 
-    python workflow/record_results.py RUNS NAME [--folders]
+    python workflow/record_results.py RUNS NAME [--folders] [--tuning-fold K]
 
 Writes data/results/NAME.csv (a row per run, test patient and region, with its provenance), the comparison table between
 the markers `results:NAME` of REPRODUCTION.md, and docs/NAME.png, patient by patient. `--folders` (phantoms only, as
@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
+
+import pandas as pd
 
 from mixsup_lib import plots, results
 from mixsup_lib.files import atomic_path, write_text
@@ -41,11 +43,25 @@ def record_table(name: str, text: str) -> None:
     write_text(path, f"{before}{start}\n\n{text}\n\n{end}{after}")
 
 
+def tables(frame: pd.DataFrame, reported: pd.DataFrame, tuning_fold: int | None) -> str:
+    """The comparison without the tuning fold, and every fold by itself, in Markdown."""
+    means = results.pairs(frame).groupby("fold")[["standard", "mixed"]].mean()
+    means["difference"] = means["mixed"] - means["standard"]
+    by_fold = means.round(1).reset_index().astype({"fold": str})
+    if tuning_fold is not None:
+        by_fold.loc[by_fold["fold"] == str(tuning_fold), "fold"] += " (tuning, not in the table above)"
+    overall = results.to_markdown(results.comparison_table(reported))
+    return f"{overall}\n\n{results.to_markdown(by_fold)}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path)
     parser.add_argument("name")
     parser.add_argument("--folders", action="store_true")
+    parser.add_argument(
+        "--tuning-fold", type=int, help="fold that settings were chosen on; left out of the table"
+    )
     call = parser.parse_args()
     frame = results.collect(call.runs)
     with atomic_path(RESULTS / f"{call.name}.csv") as temporary:
@@ -54,15 +70,15 @@ def main() -> None:
         for folder in sorted(set(frame["folder"])):
             record_folder(Path(folder), call.runs)
     caption = results.caption(frame["cohort"].iloc[0])
-    pairs = results.pairs(frame)
+    reported = frame if call.tuning_fold is None else frame[frame["fold"] != call.tuning_fold]
+    pairs = results.pairs(reported)
     title = f"{caption}; {pairs['n_fa'].iloc[0]} FA + {pairs['n_wa'].iloc[0]} WA"
     figure = plots.paired_dots(pairs, title=title)
     PICTURES.mkdir(exist_ok=True)
     with atomic_path(PICTURES / f"{call.name}.png") as temporary:
         figure.savefig(temporary, dpi=110, bbox_inches="tight")
     print(plots.alt_text(figure))
-    table = results.to_markdown(results.comparison_table(frame))
-    record_table(call.name, f"{caption}\n\n{table}")
+    record_table(call.name, f"{caption}\n\n{tables(frame, reported, call.tuning_fold)}")
 
 
 if __name__ == "__main__":
