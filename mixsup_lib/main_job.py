@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from mixsup_lib import results
-from mixsup_lib.cohort import Cohort, find_cohort
+from mixsup_lib.cohort import find_cohort
 from mixsup_lib.config import RunConfig, make_config
 from mixsup_lib.errors import DataError, SettingError
 from mixsup_lib.phantom import write_phantom
@@ -117,9 +117,9 @@ def compare(
     print(f"3/4  {len(cells)} runs, {jobs} at a time", flush=True)
     _run_cells(cells, jobs, settings or {})
     print("4/4  Report", flush=True)
-    report = _report([cell.folder for cell in cells], Path(out), cohort)
+    report = _report([cell.folder for cell in cells], Path(out), configs[0].cohort_name)
     table = results.comparison_table(results.collect([cell.folder for cell in cells]))
-    print(f"\n{results.caption(cohort.folder.name)}\n\n{results.to_markdown(table)}\n")
+    print(f"\n{results.caption(configs[0].cohort_name)}\n\n{results.to_markdown(table)}\n")
     print(f"Report: {report}   ({(time.monotonic() - started) / 60:.1f} min)", flush=True)
     return report
 
@@ -131,6 +131,9 @@ def _cores() -> int:
 
 def _run_cells(cells: list[_Cell], jobs: int, settings: dict) -> None:
     waiting = [cell for cell in cells if not cell.folder.exists()]
+    if not waiting:
+        print("     all finished before", flush=True)
+        return
     running: list[_Cell] = []
     total = sum(cell.config.iterations for cell in cells)
     interactive = sys.stderr.isatty()
@@ -194,9 +197,9 @@ def _finish(cell: _Cell) -> bool:
     raise DataError(f"Run '{cell.name}' stopped: {last.strip()} The executed notebook is {cell.notebook}.")
 
 
-def _report(folders: list[Path], out: Path, cohort: Cohort) -> Path:
+def _report(folders: list[Path], out: Path, name: str) -> Path:
     """Execute the comparison notebook on these runs and turn it into HTML."""
-    notebook, report = out / f"report-{cohort.folder.name}.ipynb", out / f"report-{cohort.folder.name}.html"
+    notebook, report = out / f"report-{name}.ipynb", out / f"report-{name}.html"
     parameters = json.dumps({"run_folders": [str(folder.resolve()) for folder in folders]})
     execute = ["papermill", str(NOTEBOOKS / "09_scenario_comparison.ipynb"), str(notebook), "-y", parameters]
     convert = [
