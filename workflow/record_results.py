@@ -24,8 +24,8 @@ EVERY = 5
 """Recorded histories keep one iteration in five, the mean of the five."""
 
 
-def record_folder(folder: Path, runs: Path) -> None:
-    target = RESULTS / "runs" / folder.relative_to(runs)
+def record_folder(folder: Path) -> None:
+    target = RESULTS / "runs" / Path(*folder.parts[-7:])  # cohort/preset/task/scenario/fold/supervision/seed
     target.mkdir(parents=True, exist_ok=True)
     for name in LIGHT:
         shutil.copyfile(folder / name, target / name)
@@ -68,7 +68,7 @@ def main() -> None:
         frame.drop(columns="folder").to_csv(temporary, index=False, float_format="%.4f")
     if call.folders:
         for folder in sorted(set(frame["folder"])):
-            record_folder(Path(folder), call.runs)
+            record_folder(Path(folder))
     caption = results.caption(frame["cohort"].iloc[0])
     reported = frame if call.tuning_fold is None else frame[frame["fold"] != call.tuning_fold]
     pairs = results.pairs(reported)
