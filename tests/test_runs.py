@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pandas as pd
 import pytest
 from filelock import FileLock
+from safetensors.torch import load_file
 
 from mixsup_lib.cohort import find_cohort
 from mixsup_lib.config import RunConfig, make_config
@@ -193,3 +197,22 @@ def test_notebook_parameters_become_the_configuration():
 def test_a_mistyped_notebook_parameter_is_refused():
     with pytest.raises(SettingError, match=r"Unknown parameter 'supervison'.*Did you mean 'supervision'\?"):
         run_config({"cohort": "x", "supervison": "mixed"}, set())
+
+
+def test_a_killed_process_resumes_to_bit_identical_weights(run_settings):
+    """SIGKILL in the middle of training; the next start of the same command ends on the same weights."""
+    settings = {**run_settings, "iterations": 150, "checkpoint_seconds": 0.05}
+    whole = run(make_config(**{**settings, "out": run_settings["out"].with_name("whole")}))
+    call = [sys.executable, "-m", "mixsup_lib", "run", "--set", *(f"{k}={v}" for k, v in settings.items())]
+    process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    while not list(run_settings["out"].rglob("checkpoint.pt")):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not list(run_settings["out"].rglob("metrics.json"))
+    resumed = run(make_config(**settings))
+    assert json.loads((resumed / "provenance.json").read_text())["resumed"]
+    first, second = (load_file(folder / "weights.safetensors") for folder in (whole, resumed))
+    assert all(first[name].equal(second[name]) for name in first)
+    assert (resumed / "history.csv").read_text() == (whole / "history.csv").read_text()
