@@ -15,7 +15,6 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -29,6 +28,7 @@ COHORTS, RUNS, TABLE = (
     Path("runs/calibration"),
     Path("data/results/calibration.csv"),
 )
+KNOBS = ("conspicuity_low", "conspicuity_flair", "conspicuity_t2", "site_spread", "lesion_count", "noise")
 ALL = "all"
 ALL_ITERATIONS = 6000
 """Iterations of the all-annotated line, which needs longer until it no longer improves."""
@@ -50,11 +50,10 @@ def train(cohort: Path, n_fa: int, fold: int, iterations: int | None) -> None:
     print(f"{cohort.name}, {n_fa} FA, fold {fold}: {metrics.mean_dice['whole_tumor']:.1f}", flush=True)
 
 
-def changed_settings(cohort: str) -> str:
-    """What a phantom changes against the default settings, as text."""
+def knobs(cohort: str) -> str:
+    """The settings of a phantom that calibrations turn, as text."""
     written = json.loads((COHORTS / cohort / "phantom.json").read_text(encoding="utf-8"))["settings"]
-    default = json.loads(json.dumps(asdict(PhantomSettings())))
-    return "; ".join(f"{name}={value}" for name, value in written.items() if value != default[name])
+    return "; ".join(f"{name}={written[name]}" for name in KNOBS)
 
 
 def write_table() -> pd.DataFrame:
@@ -73,7 +72,7 @@ def write_table() -> pd.DataFrame:
             "mean_dice": metrics.mean_dice["whole_tumor"],
             "median_dice": metrics.median_dice["whole_tumor"],
         }
-        rows.append({**settings, **dice, "changed_settings": changed_settings(name)})
+        rows.append({**settings, **dice, "settings": knobs(name)})
     table = pd.DataFrame(rows).sort_values(["phantom", "iterations", "n_fa", "fold"])
     TABLE.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(TABLE, index=False, float_format="%.2f")
