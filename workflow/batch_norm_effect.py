@@ -3,7 +3,8 @@
     python workflow/batch_norm_effect.py RUNFOLDER [RUNFOLDER ...]
 
 The weights are those of the last iteration in both cases: a run's checkpoint still holds torch's running averages, its
-final weights the recomputed means. Writes mean Dice of the test patients to data/results/batch-norm.csv.
+final weights the recomputed means. Writes mean Dice of the test patients to data/results/batch-norm.csv and
+REPRODUCTION.md.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from record import record
 
 from mixsup_lib.cohort import find_cohort
 from mixsup_lib.compute import set_up
 from mixsup_lib.evaluation import evaluate
 from mixsup_lib.protocol import Split
 from mixsup_lib.runs import load_network, load_run, open_store
+from mixsup_lib.wording import to_markdown
 
 TABLE = Path("data/results/batch-norm.csv")
 
@@ -49,7 +52,7 @@ def main() -> None:
     table = pd.DataFrame([running_average_dice(folder) for folder in parser.parse_args().runs])
     TABLE.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(TABLE, index=False, float_format="%.2f")
-    print(table.round(1).to_string(index=False))
+    record("batch-norm", to_markdown(table.round(1)))
 
 
 if __name__ == "__main__":

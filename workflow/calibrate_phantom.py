@@ -4,7 +4,7 @@
 
 Writes a phantom of seed 0 (the tuning seed) with the given `PhantomSettings`, trains standard supervision only - the
 mixed result is an outcome and never looked at here - and writes the Dice of every fold of every calibration so far to
-data/results/calibration.csv.
+data/results/calibration.csv and their means to REPRODUCTION.md.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from pathlib import Path
 
 import pandas as pd
 import yaml
+from record import record
 
 from mixsup_lib.phantom import PhantomSettings, write_phantom
 from mixsup_lib.runs import load_run
+from mixsup_lib.wording import to_markdown
 
 COHORTS, RUNS, TABLE = (
     Path("data/calibration"),
@@ -59,8 +61,8 @@ def knobs(cohort: str) -> str:
 def write_table() -> pd.DataFrame:
     """A row per finished run of any calibration, from the run folders."""
     rows = []
-    for record in sorted(RUNS.rglob("metrics.json")):
-        config, metrics = load_run(record.parent)
+    for path in sorted(RUNS.rglob("metrics.json")):
+        config, metrics = load_run(path.parent)
         name = config.cohort_name
         settings = {
             "phantom": name,
@@ -76,6 +78,9 @@ def write_table() -> pd.DataFrame:
     table = pd.DataFrame(rows).sort_values(["phantom", "iterations", "n_fa", "fold"])
     TABLE.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(TABLE, index=False, float_format="%.2f")
+    by_scenario = table.groupby(["phantom", "settings", "iterations", "n_fa"], sort=False)["mean_dice"]
+    means = by_scenario.agg(mean="mean", lowest="min", highest="max", folds="count").round(1).reset_index()
+    record("calibration", to_markdown(means))
     return table
 
 

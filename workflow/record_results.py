@@ -14,9 +14,10 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
+from record import record
 
 from mixsup_lib import plots, results
-from mixsup_lib.files import atomic_path, write_text
+from mixsup_lib.files import atomic_path
 
 RESULTS, PICTURES = Path("data/results"), Path("docs")
 LIGHT = ("config.json", "metrics.json", "provenance.json", "per_patient.csv", "history.csv", "examples.npz")
@@ -33,14 +34,6 @@ def record_folder(folder: Path) -> None:
     thinned = history.groupby((history["iteration"] - 1) // EVERY).mean()
     thinned["iteration"] = history["iteration"].groupby((history["iteration"] - 1) // EVERY).last()
     thinned.to_csv(target / "history.csv", index=False, float_format="%.5g")
-
-
-def record_table(name: str, text: str) -> None:
-    path = Path("REPRODUCTION.md")
-    start, end = f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
-    before, _, rest = path.read_text(encoding="utf-8").partition(start)
-    _, _, after = rest.partition(end)
-    write_text(path, f"{before}{start}\n\n{text}\n\n{end}{after}")
 
 
 def tables(frame: pd.DataFrame, reported: pd.DataFrame, tuning_fold: int | None) -> str:
@@ -78,7 +71,7 @@ def main() -> None:
     with atomic_path(PICTURES / f"{call.name}.png") as temporary:
         figure.savefig(temporary, dpi=110, bbox_inches="tight")
     print(plots.alt_text(figure))
-    record_table(call.name, f"{caption}\n\n{tables(frame, reported, call.tuning_fold)}")
+    record(call.name, f"{caption}\n\n{tables(frame, reported, call.tuning_fold)}")
 
 
 if __name__ == "__main__":
