@@ -32,7 +32,7 @@ from mixsup_lib.phantom_anatomy import (
 )
 from mixsup_lib.phantom_scanner import acquire, make_site, tumor_signal
 from mixsup_lib.phantom_settings import PhantomSettings
-from mixsup_lib.phantom_tumor import grow_tumor, hyperintensities, plan_tumor, vessels
+from mixsup_lib.phantom_tumor import annotate, grow_tumor, hyperintensities, plan_tumor, vessels
 
 __all__ = ["PhantomPatient", "PhantomSettings", "make_patient", "patient_id", "write_phantom"]
 
@@ -50,8 +50,9 @@ class PhantomPatient:
     """One phantom patient, axes LPS as in BraTS.
 
     images: (4, X, Y, Z) int16, in the order of `sequences`; labels: (X, Y, Z) uint8, the paper's classes 0..3; affine:
-    (4, 4); grade: "HGG" or "LGG"; site: number of the acquisition site. What the files do not tell: tissue: (3, X, Y,
-    Z) shares of white matter, grey matter and fluid; lesions, vessels: (X, Y, Z) float32 distractors, no tumour.
+    (4, 4); grade: "HGG" or "LGG"; site: number of the acquisition site. What the files do not tell: tumor: (X, Y, Z)
+    uint8, the classes that are there, of which `labels` is an expert's drawing; tissue: (3, X, Y, Z) shares of white
+    matter, grey matter and fluid; lesions, vessels: (X, Y, Z) float32 distractors, no tumour.
     """
 
     patient: str
@@ -62,6 +63,7 @@ class PhantomPatient:
     labels: np.ndarray
     affine: np.ndarray
     voxel_size_mm: tuple[float, float, float]
+    tumor: np.ndarray
     tissue: np.ndarray
     lesions: np.ndarray
     vessels: np.ndarray
@@ -100,20 +102,22 @@ def _make_patient(index: int, seed: int, voxel_mm: float, settings: PhantomSetti
     seat = (int(x), int(y), int(z))
     coordinates = press(coordinates, seat, plan.core_radius_mm, voxel_mm, settings.mass_effect)
     anatomy = sample_anatomy(coordinates, voxel_mm, csf_log_odds)
-    labels = grow_tumor(rng, anatomy, seat, plan, voxel_mm, settings)
-    lesions = hyperintensities(rng, anatomy, labels, voxel_mm, settings)
-    vessel = vessels(rng, anatomy, labels, voxel_mm)
+    tumor = grow_tumor(rng, anatomy, seat, plan, voxel_mm, settings)
+    lesions = hyperintensities(rng, anatomy, tumor, voxel_mm, settings)
+    vessel = vessels(rng, anatomy, tumor, voxel_mm)
     signal = tumor_signal(rng, plan.grade, settings)
     scanner = make_site(site, seed=seed, settings=settings)
+    expert = np.random.default_rng([seed, index, 2])  # of its own: another expert, the same images
     return PhantomPatient(
         patient=patient_id(index),
         grade=plan.grade,
         site=site,
         sequences=SEQUENCES,
-        images=acquire(rng, anatomy, labels, lesions, vessel, signal, scanner, voxel_mm, settings),
-        labels=labels,
+        images=acquire(rng, anatomy, tumor, lesions, vessel, signal, scanner, voxel_mm, settings),
+        labels=annotate(expert, tumor, anatomy.brain, voxel_mm, settings),
         affine=grid_affine(voxel_mm),
         voxel_size_mm=(voxel_mm, voxel_mm, voxel_mm),
+        tumor=tumor,
         tissue=anatomy.tissue,
         lesions=lesions,
         vessels=vessel,

@@ -75,6 +75,11 @@ class PhantomSettings:
     """Signal that enhancing tumour gains on T1c."""
     tumor_texture: float = 0.12
     """Relative standard deviation of the smooth texture inside a tumour."""
+    rater_mm: float = 0.0
+    """Standard deviation, along each axis and in mm, by which the expert's outline strays from the tumour that is there
+    (0: a perfect expert)."""
+    rater_length_mm: float = 15.0
+    """Distance over which the expert's error varies, mm."""
 
     lesion_radius_mm: Range = (2.0, 8.0)
     """Radius of a hyperintensity, mm."""

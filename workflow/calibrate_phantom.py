@@ -3,8 +3,8 @@
     python workflow/calibrate_phantom.py NAME [setting=value ...] [--fa 5 15 30 all] [--folds 1 2 3] [--jobs 2]
 
 Writes a phantom of seed 0 (the tuning seed) with the given `PhantomSettings`, trains standard supervision only - the
-mixed result is an outcome and never looked at here - and writes the Dice of every fold of every calibration so far to
-data/results/calibration.csv and their means to REPRODUCTION.md.
+mixed result is an outcome and never looked at here - and adds the Dice of every fold to data/results/calibration.csv,
+where every calibration so far stays, and their means to REPRODUCTION.md.
 """
 
 from __future__ import annotations
@@ -30,7 +30,16 @@ COHORTS, RUNS, TABLE = (
     Path("runs/calibration"),
     Path("data/results/calibration.csv"),
 )
-KNOBS = ("conspicuity_low", "conspicuity_flair", "conspicuity_t2", "site_spread", "lesion_count", "noise")
+KNOBS = (
+    "conspicuity_low",
+    "conspicuity_flair",
+    "conspicuity_t2",
+    "site_spread",
+    "lesion_count",
+    "noise",
+    "rater_mm",
+)
+CELL = ["phantom", "n_fa", "fold", "iterations"]
 ALL = "all"
 ALL_ITERATIONS = 6000
 """Iterations of the all-annotated line, which needs longer until it no longer improves."""
@@ -59,7 +68,7 @@ def knobs(cohort: str) -> str:
 
 
 def write_table() -> pd.DataFrame:
-    """A row per finished run of any calibration, from the run folders."""
+    """A row per finished run of any calibration: those already in the table, and the run folders."""
     rows = []
     for path in sorted(RUNS.rglob("metrics.json")):
         config, metrics = load_run(path.parent)
@@ -75,7 +84,9 @@ def write_table() -> pd.DataFrame:
             "median_dice": metrics.median_dice["whole_tumor"],
         }
         rows.append({**settings, **dice, "settings": knobs(name)})
-    table = pd.DataFrame(rows).sort_values(["phantom", "iterations", "n_fa", "fold"])
+    earlier = [pd.read_csv(TABLE)] if TABLE.exists() else []
+    table = pd.concat([*earlier, pd.DataFrame(rows)]).drop_duplicates(CELL, keep="last")
+    table = table.sort_values(["phantom", "iterations", "n_fa", "fold"])
     TABLE.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(TABLE, index=False, float_format="%.2f")
     by_scenario = table.groupby(["phantom", "settings", "iterations", "n_fa"], sort=False)["mean_dice"]
