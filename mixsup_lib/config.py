@@ -98,6 +98,11 @@ class RunConfig(BaseModel):
     fold: int = Field(1, ge=1, description="test fold, counted from 1")
     n_folds: int = Field(paper.N_FOLDS, ge=2, description="number of folds")
     scenario_seed: int = Field(0, ge=0, description="seed of the permutation of the patients")
+    split_lists: Path | None = Field(
+        None,
+        description="folder with fully_annotated.txt, weak.txt and test.txt (one patient folder a line), which "
+        "then decide instead of the permutation",
+    )
     seed: int = Field(0, ge=0, description="seed of weights and batches")
 
     k: int = Field(4, ge=1, description="positive annotated images in a batch")
@@ -213,7 +218,8 @@ class RunConfig(BaseModel):
 
     def settings_hash(self) -> str:
         """8 hexadecimal digits over the settings that do not already name the run folder."""
-        rest = {k: v for k, v in self.settings().items() if k not in LOCATION + WITHOUT_EFFECT}
+        named = {k: v for k, v in self.settings().items() if k not in LOCATION + WITHOUT_EFFECT}
+        rest = {k: v for k, v in named.items() if v is not None}  # so that a new setting renames no older run
         return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -36,7 +36,7 @@ from mixsup_lib.phantom_tumor import annotate, grow_tumor, hyperintensities, pla
 
 __all__ = ["PhantomPatient", "PhantomSettings", "make_patient", "patient_id", "write_phantom"]
 
-GENERATOR = 1
+GENERATOR = 2
 """Version of the generator; a change that makes patients look different raises it, so that cohorts do not mix."""
 GRADES = ("HGG", "LGG")
 SUFFIXES = ("flair", "t1", "t1ce", "t2", "seg")

@@ -15,8 +15,8 @@ class PhantomSettings:
     """Anatomy, tumours, distractors and scanners of a phantom cohort.
 
     Signals are relative to normal white matter (1.0) of the same sequence; a `Range` is (low, high) of a uniform
-    draw. The first three are the knobs of a calibration: a lower `conspicuity_low`, a larger `site_spread` or a
-    larger `lesion_count` makes the task harder. Raises SettingError for a number that makes no sense.
+    draw. The first three make the task harder for a network that has seen few patients: a lower `conspicuity_low`, a
+    larger `site_spread`, a larger `lesion_count`. `rater_mm` lowers what any network can reach. Raises SettingError for a number that makes no sense.
     """
 
     conspicuity_low: float = 4.2
@@ -75,7 +75,7 @@ class PhantomSettings:
     """Signal that enhancing tumour gains on T1c."""
     tumor_texture: float = 0.12
     """Relative standard deviation of the smooth texture inside a tumour."""
-    rater_mm: float = 0.0
+    rater_mm: float = 1.5
     """Standard deviation, along each axis and in mm, by which the expert's outline strays from the tumour that is there
     (0: a perfect expert)."""
     rater_length_mm: float = 15.0

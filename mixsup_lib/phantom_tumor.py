@@ -93,8 +93,8 @@ def annotate(
 ) -> np.ndarray:
     """(X, Y, Z) uint8 label map as an expert draws `tumor`: outlines stray smoothly by `settings.rater_mm`.
 
-    Experts agree on the whole tumour with a Dice of about 85 (Menze et al., "The Multimodal Brain Tumor Image
-    Segmentation Benchmark", IEEE TMI 2015), so no method scores 100 against one of them.
+    Experts agree with each other at a Dice of 74 to 85 (section 1, from Menze et al., "The multimodal brain tumor image
+    segmentation benchmark", IEEE TMI 2015), so no method scores 100 against one of them.
     """
     from scipy import ndimage
 

@@ -112,10 +112,15 @@ def read_patient_list(path: str | Path, patients: Collection[str]) -> tuple[list
     return matched, [e for e in entries if _YEAR_PREFIX.sub("", e) not in known]
 
 
-def read_split(*, fully_annotated: Path, weak: Path, test: Path, patients: Collection[str]) -> Split:
-    """A split from three list files; raises `DataError` naming the first entry that matches no patient."""
+def read_split(folder: str | Path, patients: Collection[str], *, n_fa: int, n_wa: int | None = None) -> Split:
+    """The split of the list files `fully_annotated.txt`, `weak.txt` and `test.txt` in `folder`, as the authors publish.
+
+    Raises `DataError` naming the first entry that matches no patient, and `SettingError` where the lists' lengths are
+    not the `n_fa` and `n_wa` (None: any) that name the run.
+    """
     groups = {}
-    for name, path in {"fully_annotated": fully_annotated, "weak": weak, "test": test}.items():
+    for name in ("fully_annotated", "weak", "test"):
+        path = Path(folder) / f"{name}.txt"
         matched, unmatched = read_patient_list(path, patients)
         if unmatched:
             raise DataError(
@@ -123,4 +128,12 @@ def read_split(*, fully_annotated: Path, weak: Path, test: Path, patients: Colle
                 f"the first is {unmatched[0]!r}.{nearest(unmatched[0], patients)}"
             )
         groups[name] = tuple(matched)
-    return Split(**groups)
+        if not matched and name != "weak":
+            raise DataError(f"{path}: found no patient, expected one folder a line.")
+    split = Split(**groups)
+    for name, wanted, found in (("n_fa", n_fa, split.fully_annotated), ("n_wa", n_wa, split.weak)):
+        if wanted is not None and wanted != len(found):
+            raise SettingError(
+                f"Setting {name!r}: found {wanted}, but the lists in {folder} name {len(found)}."
+            )
+    return split

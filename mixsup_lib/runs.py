@@ -24,7 +24,7 @@ from mixsup_lib.errors import DataError, SettingError
 from mixsup_lib.evaluation import evaluate
 from mixsup_lib.files import atomic_path, write_json
 from mixsup_lib.model import MixedSupervisionUNet
-from mixsup_lib.protocol import Split, make_split
+from mixsup_lib.protocol import Split, make_split, read_split
 from mixsup_lib.provenance import provenance
 from mixsup_lib.sampling import BatchSampler, select_training_slices
 from mixsup_lib.slices import prepare
@@ -77,8 +77,11 @@ def split_of(config: RunConfig, cohort: Cohort) -> Split:
             f"Setting 'task': found {config.task!r}, but {cohort.folder} ({cohort.layout}) has labels for "
             f"{', '.join(cohort.tasks)} only."
         )
+    patients = [patient.id for patient in cohort.patients]
+    if config.split_lists:
+        return read_split(config.split_lists, patients, n_fa=config.n_fa, n_wa=config.n_wa)
     return make_split(
-        [patient.id for patient in cohort.patients],
+        patients,
         n_fa=config.n_fa,
         n_wa=config.n_wa,
         fold=config.fold,

@@ -17,6 +17,7 @@ from mixsup_lib.paper import SEQUENCES
 from mixsup_lib.phantom import PhantomSettings, make_patient, patient_id, write_phantom
 from mixsup_lib.phantom_anatomy import grid_affine, grid_shape, press, smooth_field, template_coordinates
 from mixsup_lib.phantom_scanner import make_site, tumor_signal
+from mixsup_lib.phantom_tumor import annotate
 
 FILES = ("flair", "t1", "t1ce", "t2", "seg")
 COARSE_MM = 5.0  # a quick grid where size does not matter
@@ -45,6 +46,12 @@ def voxels(folder):
 
 def same(a, b):
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def overlap(a, b):
+    """Dice (%) of the whole tumour."""
+    a, b = a > 0, b > 0
+    return 200 * (a & b).sum() / (a.sum() + b.sum())
 
 
 # the grid
@@ -89,6 +96,38 @@ def test_smooth_fields_have_unit_variance():
     fields = np.stack([smooth_field(np.random.default_rng(s), (24, 24, 15), 10.0, 25.0) for s in range(400)])
     assert abs(fields.mean()) < 0.05
     assert np.allclose(fields.std(0), 1, atol=0.2)
+
+
+# the expert
+
+
+def test_an_expert_strays_from_the_tumour_as_experts_do(cohort):
+    """Two experts of the BraTS benchmark agree at 74 to 85; one against the tumour itself does better than that."""
+    agreement = [overlap(made.labels, made.tumor) for made in cohort]
+    assert 85 < np.mean(agreement) < 95 and min(agreement) > 74
+    pairs = []
+    for index, made in enumerate(cohort):
+        brain = made.tissue.sum(0) > 0
+        drawn = [
+            annotate(np.random.default_rng([index, k]), made.tumor, brain, 2.5, PhantomSettings())
+            for k in (0, 1)
+        ]
+        pairs.append(overlap(*drawn))
+    assert 80 < np.mean(pairs) < np.mean(agreement)
+
+
+def test_a_perfect_expert_draws_the_tumour_and_the_images_do_not_depend_on_the_expert():
+    perfect, usual = (
+        make_patient(0, voxel_mm=COARSE_MM, settings=PhantomSettings(rater_mm=mm)) for mm in (0, 1.5)
+    )
+    assert np.array_equal(perfect.labels, perfect.tumor)
+    assert np.array_equal(perfect.images, usual.images) and np.array_equal(perfect.tumor, usual.tumor)
+    assert not np.array_equal(perfect.labels, usual.labels)
+
+
+def test_an_expert_draws_inside_the_brain_only(cohort):
+    for made in cohort:
+        assert not made.labels[made.tissue.sum(0) == 0].any()
 
 
 # anatomy and images
@@ -157,7 +196,7 @@ def test_40_to_50_percent_of_the_slices_show_tumour(cohort):
 
 def test_tumours_lie_in_the_brain_and_not_in_fluid(cohort):
     for made in cohort:
-        tumour = made.labels > 0
+        tumour = made.tumor > 0
         assert (made.images[:, tumour] > 0).all()
         assert (made.tissue[2][tumour] < 0.5).mean() > 0.999  # the voxel where it starts may be any
 
@@ -241,10 +280,10 @@ def test_conspicuity_is_uniform_between_its_limits():
 # distractors
 
 
-def test_distractors_lie_outside_the_mask(cohort):
+def test_distractors_lie_outside_the_tumour(cohort):
     for made in cohort:
-        assert (made.lesions[made.labels > 0] == 0).all()
-        assert (made.vessels[made.labels > 0] == 0).all()
+        assert (made.lesions[made.tumor > 0] == 0).all()
+        assert (made.vessels[made.tumor > 0] == 0).all()
 
 
 def test_hyperintensities_are_bright_on_flair_and_t2_and_vessels_on_t1c(cohort):

@@ -83,11 +83,35 @@ def test_lists_are_matched_without_the_year_prefix(tmp_path):
     assert read_patient_list(path, PATIENTS) == (["Brats18_TCIA_001_1"], ["Brats17_TCIA_999_1"])
 
 
-def test_unmatched_list_entries_are_reported(tmp_path):
-    files = {name: tmp_path / f"{name}.txt" for name in ("fully_annotated", "weak", "test")}
-    for number, file in enumerate(files.values()):
-        file.write_text(f"Brats17_TCIA_00{number}_1\n")
-    assert read_split(**files, patients=PATIENTS).weak == ("Brats18_TCIA_001_1",)
-    files["weak"].write_text("Brats17_TCIA_0001_1\n")
+@pytest.fixture
+def lists(tmp_path):
+    for number, name in enumerate(("fully_annotated", "weak", "test")):
+        (tmp_path / f"{name}.txt").write_text(f"/data/BRATS/HGG/Brats17_TCIA_00{number}_1/\n")
+    return tmp_path
+
+
+def test_the_authors_lists_decide_the_split(lists):
+    split = read_split(lists, PATIENTS, n_fa=1, n_wa=1)
+    assert split == Split(("Brats18_TCIA_000_1",), ("Brats18_TCIA_001_1",), ("Brats18_TCIA_002_1",))
+
+
+def test_unmatched_list_entries_are_reported(lists):
+    (lists / "weak.txt").write_text("Brats17_TCIA_0001_1\n")
     with pytest.raises(DataError, match=r"weak\.txt: 1 of 1 entries match no patient.*'Brats17_TCIA_0001_1'"):
-        read_split(**files, patients=PATIENTS)
+        read_split(lists, PATIENTS, n_fa=1)
+
+
+def test_lists_that_do_not_fit_the_run_are_refused(lists):
+    with pytest.raises(SettingError, match="Setting 'n_fa': found 5, but the lists in .* name 1"):
+        read_split(lists, PATIENTS, n_fa=5)
+    with pytest.raises(SettingError, match="Setting 'n_wa': found 2"):
+        read_split(lists, PATIENTS, n_fa=1, n_wa=2)
+
+
+def test_missing_and_empty_lists_are_refused(lists):
+    (lists / "test.txt").write_text("\n")
+    with pytest.raises(DataError, match=r"test\.txt: found no patient"):
+        read_split(lists, PATIENTS, n_fa=1)
+    (lists / "test.txt").unlink()
+    with pytest.raises(DataError, match=r"test\.txt: cannot be read"):
+        read_split(lists, PATIENTS, n_fa=1)

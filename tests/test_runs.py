@@ -114,6 +114,15 @@ def test_location_settings_do_not_change_the_hash_and_others_do(run_settings):
         assert make_config(**{**run_settings, **other}).settings_hash() != base.settings_hash()
 
 
+def test_a_setting_that_is_not_used_renames_no_folder(run_settings, tmp_path, monkeypatch):
+    config = make_config(**run_settings)
+    without = {name: value for name, value in config.settings().items() if value is not None}
+    monkeypatch.setattr(RunConfig, "settings", lambda self: without)
+    assert make_config(**run_settings).settings_hash() == config.settings_hash()
+    monkeypatch.undo()
+    assert make_config(**run_settings, split_lists=tmp_path).settings_hash() != config.settings_hash()
+
+
 def test_weak_patients_need_no_mask(phantom, run_settings, tmp_path):
     """A cohort of one's own: masks of a few patients, slice_labels.csv for the others."""
     copy = tmp_path / "own"
@@ -216,3 +225,13 @@ def test_a_killed_process_resumes_to_bit_identical_weights(run_settings):
     first, second = (load_file(folder / "weights.safetensors") for folder in (whole, resumed))
     assert all(first[name].equal(second[name]) for name in first)
     assert (resumed / "history.csv").read_text() == (whole / "history.csv").read_text()
+
+
+def test_the_authors_lists_decide_who_is_annotated_weak_and_tested(run_settings, phantom, tmp_path):
+    names = [patient.id for patient in find_cohort(phantom).patients]
+    for name, ids in (("fully_annotated", names[:3]), ("weak", names[3:5]), ("test", names[5:7])):
+        (tmp_path / f"{name}.txt").write_text("\n".join(f"/server/HGG/{patient}" for patient in ids))
+    _, metrics = load_run(run(make_config(**run_settings, split_lists=tmp_path)))
+    assert metrics.split == {"fully_annotated": names[:3], "weak": names[3:5], "test": names[5:7]}
+    with pytest.raises(SettingError, match="Setting 'n_fa': found 4"):
+        run(make_config(**{**run_settings, "split_lists": tmp_path, "n_fa": 4}))
