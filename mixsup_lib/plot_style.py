@@ -25,6 +25,11 @@ COLORS = {"standard": "#D55E00", "mixed": "#0072B2", "truth": "#F0E442", "patien
 ON_IMAGE = {"standard": "#D55E00", "mixed": "#56B4E9"}
 """The same on a grey image, where dark blue would drown."""
 
+CLASS_COLORS = {1: "#CC79A7", 2: "#009E73", 3: "#E69F00"}
+"""The paper's classes: purple non-enhancing, green oedema, orange enhancing."""
+
+CLASS_DASHES = {1: ":", 2: "-", 3: "--"}
+
 MARKERS = {"standard": "o", "mixed": "D"}
 DASHES = {"standard": "--", "mixed": "-"}
 

@@ -65,7 +65,8 @@ def learning_curves(histories: Mapping[tuple[str, str], pd.DataFrame], *, smooth
         for (supervision, name), history in histories.items()
     ]
     return described(
-        figure, f"Losses and learning rate of {len(last)} runs. Final segmentation loss: {_join(last)}."
+        figure,
+        f"Losses and learning rate of {len(last)} run{'s' * (len(last) != 1)}. Final segmentation loss: {_join(last)}.",
     )
 
 

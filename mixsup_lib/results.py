@@ -21,7 +21,7 @@ from mixsup_lib.paired import (
     refuse_mixtures,
     select,
 )
-from mixsup_lib.paper import REGIONS, TABLE_1, TABLE_3, TASKS
+from mixsup_lib.paper import N_FOLDS, REGIONS, TABLE_1, TABLE_2, TABLE_3, TABLE_4, TASKS
 from mixsup_lib.run_records import collect, read_examples, read_history
 from mixsup_lib.wording import caption, conclusion, readable, region_name, to_markdown
 
@@ -34,6 +34,7 @@ __all__ = [
     "collect",
     "comparison_table",
     "conclusion",
+    "fold_table",
     "paired_difference",
     "pairs",
     "read_examples",
@@ -107,6 +108,26 @@ def beside_paper(table: pd.DataFrame) -> pd.DataFrame:
         return printed[names.index(row["region"])] if printed else math.nan
 
     return table.assign(**{f"paper_{arm}": [value(row, arm) for _, row in table.iterrows()] for arm in ARMS})
+
+
+def fold_table(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Mean Dice of each fold and their mean, in the layout of the paper's tables 2 and 4.
+
+    `pairs` is that of `pairs`, for one scenario: a row per arm and region. With 15 fully annotated patients, the only
+    scenario whose folds the paper prints, its rows follow ours.
+    """
+    rows = []
+    for (task, n_fa, region), part in pairs.groupby(["task", "n_fa", "region"], sort=False):
+        for arm in ARMS:
+            means = part.groupby("fold")[arm].mean()
+            folds = {f"fold {fold}": mean for fold, mean in means.items()}
+            rows.append({"": f"{arm}, {region_name(region)}", **folds, "mean": means.mean()})
+        printed = TABLE_4 if task == "multiclass" else TABLE_2
+        for arm in ARMS if n_fa == 15 else ():
+            *folds, mean = printed[arm, region]
+            columns = {f"fold {i + 1}": folds[i] for i in range(N_FOLDS)}
+            rows.append({"": f"paper: {arm}, {region_name(region)}", **columns, "mean": mean})
+    return pd.DataFrame(rows)
 
 
 _COMPARISON = (

@@ -42,9 +42,52 @@ def test_no_machine_paths(notebook):
     assert not re.search(r"/(home|root|tmp|work|Users)/", text)
 
 
-def test_opens_with_objectives_and_time(notebook):
+def test_the_kinds_of_cells(notebook):
+    tags = {tag for cell in notebook.cells for tag in cell.metadata.get("tags", [])}
+    assert tags <= {"parameters", "nbval-check-output", "exercise", "check"}
+    assert 20 <= len(notebook.cells) <= 35
+
+
+def test_opens_with_objectives_prerequisites_time_data_and_sections(notebook):
     first = notebook.cells[0].source
-    assert first.startswith("# ") and "You will be able to" in first and "| Time |" in first
+    assert first.startswith("# ") and "You will be able to" in first
+    for row in ("Before", "Time", "Data", "Paper"):
+        assert re.search(rf"^\| {row} \| .+ \|$", first, re.M), row
+
+
+def test_the_promised_time_is_at_least_half_of_the_measured_one(notebook):
+    promise = re.search(r"\| Time \| .*cells run in (\d+) (second|minute)s", notebook.cells[0].source)
+    promised = int(promise[1]) * {"second": 1, "minute": 60}[promise[2]]
+    assert notebook.metadata.papermill.duration < 2 * promised
+
+
+def test_closes_with_a_summary_three_questions_and_the_next_step(notebook):
+    text = "\n\n".join(cell.source for cell in notebook.cells[-3:] if cell.cell_type == "markdown")
+    assert "## Summary" in text and "### Questions" in text and "**Next:**" in text
+    assert len(re.findall(r"<details><summary>.+?</summary>", text)) == 3
+
+
+def test_two_to_four_exercises(notebook):
+    exercises = [cell for cell in code_cells(notebook) if "exercise" in cell.metadata.get("tags", [])]
+    assert 2 <= len(exercises) <= 4
+
+
+def test_every_picture_has_words(notebook):
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            assert not re.search(r"!\[\s*\]", cell.source), cell.source
+            assert all("alt=" in image for image in re.findall(r"<img[^>]*>", cell.source))
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                assert output.metadata.get("image/png", {}).get("alt"), cell.source
+
+
+def test_no_error_in_a_widget(notebook):
+    widgets = notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {})
+    states = [model["state"] for model in widgets.get("state", {}).values()]
+    outputs = [output for state in states for output in state.get("outputs", [])]
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    assert not [state for state in states if 'role="alert"' in str(state.get("value", ""))]
 
 
 def test_links_lead_to_files(notebook):
@@ -56,6 +99,10 @@ def test_links_lead_to_files(notebook):
 
 def test_small(notebook):
     assert len(json.dumps(notebook)) < 1_000_000
+
+
+def test_all_notebooks_together_are_small():
+    assert sum(path.stat().st_size for path in NOTEBOOKS) < 4_000_000
 
 
 def papermill(name, output, *parameters):

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 matplotlib.use("Agg")
 
-from mixsup_lib import plot_style, plots  # noqa: E402
+from mixsup_lib import paper_plots, plot_style, plots  # noqa: E402
 from mixsup_lib.errors import DataError  # noqa: E402
 
 
@@ -250,3 +250,35 @@ def test_show_gives_the_image_its_alternative_text(pairs, capsys, monkeypatch):
 def test_importing_plots_does_not_import_matplotlib():
     code = "import sys, mixsup_lib.plots; sys.exit(any(m in sys.modules for m in ('torch', 'matplotlib')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# The paper's figure 7
+
+
+def comparison(**columns) -> pd.DataFrame:
+    row = {"task": "whole_tumor", "region": "whole_tumor", "n_fa": 5, "standard": 60.0, "mixed": 72.5}
+    return pd.DataFrame([{**row, "difference": 12.5, **columns}])
+
+
+def curves(figure: Figure, axis: int = 0) -> dict[str, list[tuple[float, float]]]:
+    lines = figure.axes[axis].lines
+    return {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in lines}
+
+
+def test_figure_7_holds_the_papers_means_and_ours():
+    drawn = curves(paper_plots.dice_by_annotation(comparison()))
+    assert drawn["standard, the paper"] == [(5, 70.39), (15, 77.91), (30, 83.95), (228, 86.80)]
+    assert drawn["mixed, the paper"] == [(5, 78.34), (15, 80.92), (30, 83.84)]
+    assert drawn["standard, here"] == [(5, 60.0)] and drawn["mixed, here"] == [(5, 72.5)]
+
+
+def test_figure_7_of_the_multiclass_problem_has_a_panel_per_region():
+    figure = paper_plots.dice_by_annotation(comparison().head(0), task="multiclass")
+    assert [axis.get_title() for axis in figure.axes] == ["whole tumour", "tumour core", "enhancing core"]
+    assert curves(figure, 2)["mixed, the paper"] == [(5, 58.19), (15, 65.71), (30, 67.69)]
+    assert "here" not in plot_style.alt_text(figure)
+
+
+def test_figure_7_says_in_words_what_was_gained():
+    words = plot_style.alt_text(paper_plots.dice_by_annotation(comparison()))
+    assert "mixed is ahead by 8.0 points in the paper at 5 scans, here +12.5 at 5" in words

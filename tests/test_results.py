@@ -313,6 +313,17 @@ def test_the_papers_numbers_stand_beside_ours(tmp_path):
     assert multiclass.loc[15, ["paper_standard", "paper_mixed"]].tolist() == [59.87, 63.91]
 
 
+def test_a_table_of_folds_has_the_papers_rows_at_15_annotated_only(tmp_path):
+    for n_fa in (5, 15):
+        write_pair(tmp_path, {"a": 10.0, "b": 30.0}, {"a": 20.0, "b": 60.0}, region="tumor_core", n_fa=n_fa)
+    pairs = results.pairs(results.collect(tmp_path))
+    five, fifteen = (results.fold_table(pairs[pairs["n_fa"] == n]) for n in (5, 15))
+    assert five[""].tolist() == ["standard, tumour core", "mixed, tumour core"]
+    assert five["fold 1"].tolist() == five["mean"].tolist() == [20.0, 40.0]
+    assert fifteen[""].tolist()[2:] == ["paper: standard, tumour core", "paper: mixed, tumour core"]
+    assert fifteen.loc[3, ["fold 1", "fold 5", "mean"]].tolist() == [63.15, 61.91, 63.23]
+
+
 # The interval
 
 

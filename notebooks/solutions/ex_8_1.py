@@ -1,0 +1,3 @@
+def partner(settings):
+    other = {"standard": "mixed", "mixed": "standard"}[settings["supervision"]]
+    return {**settings, "supervision": other}
