@@ -4,13 +4,16 @@
 #   make run DATA=folder   the same on patients of your own
 #   make test              all tests
 #   make lab               JupyterLab with the notebooks
-#   make notebooks         execute all notebooks again, in place
+#   make notebooks         execute all notebooks again, in place; one: make notebooks BOOKS=notebooks/03_losses.ipynb
+#   make site              the executed notebooks and guides as pages that open from disk: build/site/index.html
+#   make workshop-bundle   one archive for a room without internet: repository, packages, phantom, runs, site
 #
 # Settings: PYTHON=python3.12 (3.11 to 3.13), TORCH=cpu|cuda (chosen by itself: cuda where nvidia-smi is found).
 
 PYTHON ?= python3
 TORCH ?= $(if $(shell command -v nvidia-smi 2>/dev/null),cuda,cpu)
 DATA =
+BOOKS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,7 +21,9 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed-$(TORCH)
 TORCH_PIN := $(shell sed -n 's/.*"torch==\([^"]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: run test lab notebooks
+SITE_STAMP := $(VENV)/.site-tools
+
+.PHONY: run test lab notebooks site workshop-bundle
 .DEFAULT_GOAL := run
 
 run: $(STAMP)
@@ -31,12 +36,17 @@ lab: $(STAMP)
 	@$(BIN)/jupyter lab notebooks
 
 notebooks: $(STAMP)
-	@set -e; for book in notebooks/[0-9]*.ipynb; do \
-	  echo "executing $$book"; \
-	  $(BIN)/papermill --no-progress-bar --log-level WARNING --kernel python3 --cwd notebooks \
-	    "$$book" notebooks/.executed.ipynb; \
-	  mv notebooks/.executed.ipynb "$$book"; \
+	@set -e; for book in $(BOOKS); do \
+	  echo "executing $$book"; executed="notebooks/.executed-$${book##*/}"; \
+	  $(BIN)/papermill --no-progress-bar --log-level WARNING --kernel python3 --cwd notebooks "$$book" "$$executed"; \
+	  mv "$$executed" "$$book"; \
 	done
+
+site: $(SITE_STAMP)
+	@$(BIN)/python workflow/make_site.py
+
+workshop-bundle: $(STAMP)
+	@$(BIN)/python workflow/workshop_bundle.py
 
 # The CPU build of torch carries a version of its own (+cpu). Where pip does not find it, uv knows where PyTorch keeps it.
 install-cpu = echo "torch $(TORCH_PIN) for the CPU (about 200 MB)"; \
@@ -56,4 +66,9 @@ $(STAMP): pyproject.toml
 	@set -e; $(install-$(TORCH))
 	@echo "the library, Jupyter and the test tools"
 	@$(PIP) install --editable ".[test]"
+	@touch $@
+
+$(SITE_STAMP): $(STAMP)
+	@echo "the tools for the site"
+	@$(PIP) install --editable ".[site]"
 	@touch $@

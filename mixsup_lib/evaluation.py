@@ -26,8 +26,8 @@ def evaluate(
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """Metrics of every test patient (one row per patient and region) and example slices of three of them.
 
-    Dice is computed on the whole volume on the case's own grid. Examples are the best, median and worst patient of the
-    first region, each in the slice with most tumour.
+    Dice is computed on the whole volume on the case's own grid. Examples are the best, median and worst of the
+    patients who have the first region, each in the slice with most tumour.
     """
     rows, pictures = [], {}
     for patient in split.test:
@@ -47,7 +47,8 @@ def evaluate(
         z = int((target > 0).sum(axis=(0, 1)).argmax())
         pictures[patient] = (z, _stored_slice(store, patient, z), target[:, :, z].T, predicted[:, :, z].T)
     frame = pd.DataFrame(rows)
-    first = frame[frame["region"] == config.regions[0]].sort_values("dice")["patient"].tolist()
+    first = frame[frame["region"] == config.regions[0]].sort_values("dice")
+    first = first["patient"][first["dice"].notna()].tolist() or list(split.test)
     chosen = dict.fromkeys([first[-1], first[len(first) // 2], first[0]])
     return frame, _examples({patient: pictures[patient] for patient in chosen}, store)
 

@@ -208,7 +208,8 @@ def _claim(out: Path, wanted: dict) -> None:
     if differing:
         name, old, new = differing[0]
         raise SettingError(
-            f"{out} holds a phantom with {name} = {old}, but {name} = {new} is asked for; choose another folder."
+            f"{out} holds a phantom with {name} = {old}, but {name} = {new} is asked for; choose another folder, or "
+            "delete this one."
         )
     if n_found > wanted["patients"]:
         raise SettingError(

@@ -35,7 +35,7 @@ def provenance(
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
         "platform": platform.platform(),
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "precision": precision,
         "threads": torch.get_num_threads(),
@@ -47,7 +47,8 @@ def provenance(
     }
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """Name of the CPU, as far as the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 
@@ -62,6 +64,9 @@ def select_training_slices(
     Fully annotated patients: what a slice shows is read from their masks. Weak patients (only if `use_weak`): from
     `slice_labels.csv` alone, their masks are never opened. A negative slice of either kind is a fully labelled image:
     none of its pixels is tumour. Only training slices (z = 15..130 of 155, as a fraction) take part.
+
+    Raises DataError if the fully annotated patients lack a class that every batch must show; warns if the weak patients
+    do. Both say who lacks which class, and what to do.
     """
     columns, groups = task_columns(task), task_classes(task)
     training = store.table["training"].to_numpy()
@@ -88,14 +93,14 @@ def select_training_slices(
         negative.append(rows[~has_any & training[rows]])
     rows = _joined(positive)
     pools = [rows[presence[rows, branch] == 1] for branch in range(len(columns))]
+    if lacking := [name for name, pool in zip(columns, pools, strict=True) if not len(pool)]:
+        _refuse(store, split, task, lacking)
+    weak_rows = _joined(weak)
+    shown = presence[weak_rows].any(axis=0)  # (R,)
+    if use_weak and split.weak and not shown.all():
+        _warn(store, split, [name for name, seen in zip(columns, shown, strict=True) if not seen])
     if task == "multiclass":
         pools.append(rows)
-    for name, pool in zip(columns, pools, strict=False):
-        if len(pool) == 0:
-            raise DataError(
-                f"{store.cohort.folder}: no training slice of the {len(split.fully_annotated)} annotated patients "
-                f"shows {name}; batches need at least one: choose another fold, task or more annotated patients."
-            )
     return TrainingSlices(
         images=store.images,
         presence=presence,
@@ -103,8 +108,44 @@ def select_training_slices(
         label_maps=np.concatenate(maps),
         positive=tuple(pools),
         negative=_joined(negative),
-        weak=_joined(weak),
+        weak=weak_rows,
     )
+
+
+def _refuse(store: SliceStore, split: Split, task: str, lacking: list[str]) -> NoReturn:
+    """Say which classes the annotated patients lack, who has them, and what to do."""
+    fault = (
+        f"{store.cohort.folder}: no training slice of the {_named(split.fully_annotated, 'fully annotated')} shows "
+        f"{' or '.join(lacking)}, which every batch of task {task} must show"
+    )
+    try:
+        tables = list(store.presence([*split.weak, *split.test], task).values())
+    except DataError:  # patients with a mask need no slice labels
+        raise DataError(f"{fault}; choose another fold, a larger n_fa or another task.") from None
+    counts = {name: sum(table[name].any() for table in tables) for name in lacking}
+    found = " and ".join(f"{name} in {count} of the {len(tables)} others" for name, count in counts.items())
+    advice = (
+        "raise n_fa, or choose another fold or scenario_seed"
+        if min(counts.values())
+        else "choose another task"
+    )
+    raise DataError(f"{fault}. slice_labels.csv has {found}: {advice}.")
+
+
+def _warn(store: SliceStore, split: Split, lacking: list[str]) -> None:
+    """Say which classes no weak patient shows: training goes on, but it may not be what was meant."""
+    warnings.warn(
+        f"{store.cohort.folder}: by slice_labels.csv no training slice of the {_named(split.weak, 'weak')} shows "
+        f"{' or '.join(lacking)}, so these patients only teach what its absence looks like. Add its rows if they do "
+        "have it; otherwise choose more weak patients, another fold or another task.",
+        stacklevel=3,
+    )
+
+
+def _named(patients: Sequence[str], kind: str) -> str:
+    """For example "5 weak patients (A, B, C, ...)"."""
+    names = ", ".join([*patients[:3], *(["..."] if len(patients) > 3 else [])])
+    return f"{len(patients)} {kind} patient{'s' if len(patients) > 1 else ''} ({names})"
 
 
 def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -14,7 +14,7 @@ def caption(cohort: str) -> str:
     if cohort == "phantom-tiny":
         return f"{cohort}: phantom, for trying out, not calibrated"
     if cohort.startswith("phantom"):
-        return f"{cohort}: phantom, calibrated to the paper's standard curve at 5 FA only"
+        return f"{cohort}: phantom, calibrated to the paper's standard curve"
     return f"cohort {cohort}"
 
 

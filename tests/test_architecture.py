@@ -36,6 +36,7 @@ ORDER = [
     ["losses"],
     ["optim"],
     ["training"],
+    ["speed"],
     ["segmentation"],
     ["metrics"],
     ["evaluation"],

@@ -373,34 +373,6 @@ def test_the_branch_reads_the_second_to_last_layer():
         assert torch.equal(image_scores, network.classify(images))
 
 
-def test_the_gradient_of_three_branches_is_the_sum_of_three_separate_passes():
-    multiclass = build(**SMALL).double()
-    images = torch.randn(4, 4, 48, 48, dtype=torch.float64)
-    presence = torch.tensor([[0, 1, 1], [1, 0, 1], [0, 0, 0], [1, 1, 0]])
-
-    def loss(scores, labels):
-        return F.cross_entropy(scores.double(), labels)
-
-    scores = multiclass(images)[1]
-    sum(loss(scores[:, r], presence[:, r]) for r in range(3)).backward()
-    total = [torch.zeros_like(p) for p in multiclass.unet.parameters()]
-    for r in range(3):
-        single = build(**{**SMALL, "n_branches": 1}).double()
-        single.unet.load_state_dict(build(**SMALL).unet.state_dict())
-        single.branches[0].load_state_dict(build(**SMALL).branches[r].state_dict())
-        loss(single(images)[1][:, 0], presence[:, r]).backward()
-        for summed, parameter in zip(total, single.unet.parameters(), strict=True):
-            summed += parameter.grad
-        for whole, alone in zip(
-            multiclass.branches[r].parameters(), single.branches[0].parameters(), strict=True
-        ):
-            assert torch.allclose(whole.grad, alone.grad, rtol=1e-4, atol=1e-7)
-    largest = max(float(p.grad.abs().max()) for p in multiclass.unet.parameters())
-    assert largest > 1e-3
-    for summed, parameter in zip(total, multiclass.unet.parameters(), strict=True):
-        assert torch.allclose(summed, parameter.grad, rtol=1e-4, atol=1e-6 * largest)
-
-
 def test_weak_images_reach_the_unet_through_the_branch():
     network = build(**SMALL)
     network(torch.randn(4, 4, 48, 48), n_annotated=0)[1].square().sum().backward()

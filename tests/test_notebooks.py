@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -151,9 +153,74 @@ def test_a_mistyped_parameter_stops_plain_papermill(tmp_path, name, wrong, meant
     assert done.returncode != 0 and f"Did you mean '{meant}'?" in done.stderr
 
 
+def nbval(path, **environment):
+    """Run a notebook again; cells marked as exact facts must give what is saved."""
+    command = [sys.executable, "-m", "pytest", "--nbval-lax", str(path), "-q", "-p", "no:cacheprovider"]
+    environment = {**os.environ, **{name: str(value) for name, value in environment.items()}}
+    return subprocess.run(
+        [*command, "-c", "/dev/null"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_nbval(path):
     """Every notebook runs from top to bottom; cells marked as exact facts give what was committed."""
-    command = [sys.executable, "-m", "pytest", "--nbval-lax", str(path), "-q", "-p", "no:cacheprovider"]
-    done = subprocess.run([*command, "-c", "/dev/null"], cwd=ROOT, capture_output=True, text=True)
+    done = nbval(path)
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+def mark_the_result(path):
+    """Tag the cell of a scenario run that shows its mean Dice, and return it."""
+    book = nbformat.read(path, as_version=4)
+    (cell,) = [cell for cell in code_cells(book) if cell.source.endswith("metrics.mean_dice")]
+    cell.metadata.tags = ["nbval-check-output"]
+    return book, cell
+
+
+def test_a_scenario_run_trained_again_by_nbval_gives_the_same_dice(phantom, tmp_path):
+    """With parameters of one's own, in an empty output folder; and a digit changed in the record is noticed."""
+    shared = [
+        "-p",
+        "cohort",
+        str(phantom),
+        "-p",
+        "n_fa",
+        "3",
+        "-p",
+        "fold",
+        "2",
+        "-p",
+        "supervision",
+        "standard",
+    ]
+    shared += ["-p", "out", str(tmp_path / "runs"), "-p", "stores", str(tmp_path / "stores")]
+    done = papermill(
+        "08_scenario_run",
+        tmp_path / "run.ipynb",
+        *shared,
+        "-y",
+        "settings: {iterations: 6, precision: float32}",
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    book, cell = mark_the_result(tmp_path / "run.ipynb")
+    nbformat.write(book, tmp_path / "run.ipynb")
+    shutil.rmtree(tmp_path / "runs")
+    done = nbval(tmp_path / "run.ipynb")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert list((tmp_path / "runs").rglob("metrics.json")), "it did not train again"
+    text = cell.outputs[-1].data["text/plain"]
+    cell.outputs[-1].data["text/plain"] = re.sub(r"\d(?=\})", lambda last: str((int(last[0]) + 1) % 10), text)
+    nbformat.write(book, tmp_path / "run.ipynb")
+    done = nbval(tmp_path / "run.ipynb")
+    assert done.returncode != 0 and "mean_dice" in done.stdout
+
+
+def test_nbval_sees_one_digit_of_a_setting_changed_in_the_code(tmp_path):
+    shutil.copytree(ROOT / "mixsup_lib", tmp_path / "code" / "mixsup_lib")
+    paper = tmp_path / "code" / "mixsup_lib" / "paper.py"
+    source = paper.read_text(encoding="utf-8")
+    changed = source.replace('"binary": (0.7, 0.3)', '"binary": (0.8, 0.3)')
+    assert changed != source
+    paper.write_text(changed, encoding="utf-8")
+    done = nbval(ROOT / "notebooks" / "08_scenario_run.ipynb", PYTHONPATH=tmp_path / "code")
+    assert done.returncode != 0 and "t = (0.8, 0.3)" in done.stdout

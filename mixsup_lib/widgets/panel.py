@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from mixsup_lib.errors import MixsupError
-from mixsup_lib.plot_style import alt_text
+from mixsup_lib.plot_style import alt_text, as_png
 
 if TYPE_CHECKING:
     from ipywidgets import ValueWidget, VBox
@@ -43,7 +42,6 @@ def panel(draw: Callable[..., Figure], controls: Mapping[str, ValueWidget]) -> V
 
 def as_html(figure: Figure) -> str:
     """The figure as an image with alternative text, and the same text below for everyone."""
-    data, words = io.BytesIO(), html.escape(alt_text(figure), quote=True)
-    figure.savefig(data, format="png", dpi=DPI)
-    image = base64.b64encode(data.getvalue()).decode("ascii")
+    words = html.escape(alt_text(figure), quote=True)
+    image = base64.b64encode(as_png(figure, dpi=DPI)).decode("ascii")
     return f'<img src="data:image/png;base64,{image}" alt="{words}" style="max-width: 100%"><p>{words}</p>'
