@@ -16,7 +16,8 @@ class PhantomSettings:
 
     Signals are relative to normal white matter (1.0) of the same sequence; a `Range` is (low, high) of a uniform
     draw. The first three make the task harder for a network that has seen few patients: a lower `conspicuity_low`, a
-    larger `site_spread`, a larger `lesion_count`. `rater_mm` lowers what any network can reach. Raises SettingError for a number that makes no sense.
+    larger `site_spread`, a larger `lesion_count`. `rater_mm` lowers what any network can reach. Raises SettingError
+    for a number that makes no sense.
     """
 
     conspicuity_low: float = 4.2

@@ -110,14 +110,14 @@ def schedules(
     figure, axes = new_figure(2, 1, width=7.2, height=2.5, sharex=True)
     axes[0, 0].plot(np.arange(1, len(losses) + 1), losses, color=COLORS["patients"], lw=0.5)
     for verdict, marker, label in ((True, "o", "check passed"), (False, "X", "check failed")):
-        points = [(iteration, mean) for iteration, (mean, passed) in checks.items() if passed == verdict]
+        points = {at: mean for at, (mean, passed) in checks.items() if passed == verdict}
         style = {"color": "white" if verdict else "black", "edgecolors": "black", "zorder": 3}
-        axes[0, 0].scatter(*zip(*points, strict=True), marker=marker, s=50, label=label, **style)
+        axes[0, 0].scatter(list(points), list(points.values()), marker=marker, s=50, label=label, **style)
     for (name, values), style in zip(rates.items(), LINES[1:], strict=False):
         axes[1, 0].plot(np.arange(1, len(values) + 1), values, label=name, **style)
     axes[0, 0].set(ylabel="loss (nats)", yscale="log")
     axes[1, 0].set(ylabel="learning rate", yscale="log", xlabel="iteration")
-    for axis in axes[:, 0]:
+    for axis in axes[: 1 + bool(rates), 0]:
         axis.legend(fontsize=8, loc="upper right")
     failed = [iteration for iteration, (_, passed) in checks.items() if not passed]
     last = ", ".join(f"{name} {values[-1]:.3g}" for name, values in rates.items())
@@ -173,10 +173,10 @@ def batch_norm_memory(
     cumulative = np.cumsum(means) / number
     for axis in axes[0]:
         axis.scatter(number, means, s=14, color=COLORS["patients"], label="one training batch", linewidths=0)
-        axis.plot(number, running, label="running average", **LINES[2])
+        axis.plot(number, running, label="running average", **LINES[3])
         axis.plot(number, cumulative, label="mean over all batches so far", **LINES[1])
-        axis.set(xlabel="training batch", ylabel=f"mean of {what}")
-    axes[0, 0].set_title("training batches")
+        axis.set_xlabel("training batch")
+    axes[0, 0].set(title="training batches", ylabel=f"mean of {what}")
     axes[0, 1].axhline(test, color="black", lw=1.0, ls="-.", label="all slices of the test patients")
     axes[0, 1].set_title("the same, with the test slices")
     figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)

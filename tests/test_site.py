@@ -79,6 +79,15 @@ def test_text_that_was_printed_in_pieces_is_one_text():
     assert [output.text for output in notebook_with(*pieces, error)] == ["300 296\n", "careful"]
 
 
+def test_a_notebook_that_was_not_executed_is_named(tmp_path):
+    cells = [nbformat.v4.new_code_cell("1", execution_count=1), nbformat.v4.new_code_cell("2")]
+    (tmp_path / "notebooks").mkdir()
+    for name, some in (("03_done", cells[:1]), ("04_half", cells)):
+        nbformat.write(nbformat.v4.new_notebook(cells=some), tmp_path / "notebooks" / f"{name}.ipynb")
+    (fault,) = make_site.not_executed(tmp_path)
+    assert fault.startswith("notebooks/04_half.ipynb has not been executed")
+
+
 def test_every_solution_is_on_one_page_with_the_anchor_that_notebooks_link_to():
     text = make_site.solutions()
     assert "(ex-9-1)=" in text and (ROOT / "notebooks/solutions/ex_9_1.py").read_text().strip() in text

@@ -97,6 +97,17 @@ def _still(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
     return output
 
 
+def not_executed(root: Path = ROOT) -> list[str]:
+    """A sentence for each notebook with a code cell that was not run: its page would lack outputs."""
+    faults = []
+    for page in pages(root):
+        if page.suffix == ".ipynb":
+            cells = nbformat.read(root / page, as_version=4).cells
+            if any(cell.cell_type == "code" and cell.execution_count is None for cell in cells):
+                faults.append(f"{page} has not been executed; make notebooks BOOKS={page}")
+    return faults
+
+
 def solutions(root: Path = ROOT) -> str:
     """One page with all solutions, an anchor `ex-3-1` before each."""
     lines = ["# Solutions", "", "One way each. An exercise teaches while it is open, so try first."]
@@ -157,6 +168,7 @@ def main() -> int:
     out = ROOT / "build" / "site"
     build(out)
     faults, summary = check(out)
+    faults = [*not_executed(), *faults]
     print(
         "\n".join(
             [*faults, summary, f"Open {out / 'index.html'} in a browser; the folder can be copied anywhere."]

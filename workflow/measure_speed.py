@@ -2,8 +2,8 @@
 
     python workflow/measure_speed.py [--rounds 10]
 
-On a machine with a GPU the ways of `speed.GPU_WAYS` on the paper's network, else those of `speed.CPU_WAYS` on that of the
-preset `workshop`, on one thread. Writes data/results/speed-<device>.csv; nothing else should run meanwhile.
+On a machine with a GPU the ways of `speed.GPU_WAYS` on the paper's network, else those of `speed.CPU_WAYS` on that of
+the preset `workshop`, on one thread. Writes data/results/speed-<device>.csv; nothing else should run meanwhile.
 """
 
 from __future__ import annotations
