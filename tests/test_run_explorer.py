@@ -63,9 +63,8 @@ def test_a_run_without_partner_stands_alone(runs, pair, tmp_path):
 
 
 def test_differences_are_those_of_the_paired_comparison(runs, pair):
-    row = runs.table[runs.table["folder"] == runs.folders[pair["first"]]].iloc[0]
-    of_fold = pairs(runs.table)
-    of_fold = of_fold[(of_fold["fold"] == row["fold"]) & (of_fold["n_fa"] == row["n_fa"])]
+    of_both = runs.table["folder"].isin([runs.folders[name] for name in pair.values()])
+    of_fold = pairs(runs.table[of_both])
     words = alt_text(draw_runs(runs, **pair, view="patients"))
     assert f"{len(of_fold)} patients: mean {of_fold['difference'].mean():+.1f}" in words
     assert f"{(of_fold['difference'] > 0).sum()} gain" in words

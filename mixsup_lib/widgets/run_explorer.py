@@ -46,14 +46,17 @@ class Runs:
         self.table = collect(folders)
         self.regions = tuple(dict.fromkeys(self.table["region"]))
         self.runs = self.table.drop_duplicates("folder").sort_values([*_PARTNERS, "supervision"])
-        differing = [name for name in _PARTNERS if self.runs[name].nunique() > 1]
-        if self.runs.groupby([*_PARTNERS, "supervision"])["settings_hash"].nunique().max() > 1:
-            differing.append("settings_hash")
-        self.folders = {}
-        for _, row in self.runs.iterrows():
-            further = [str(row[name]) for name in differing if name not in ("n_fa", "fold", "seed")]
-            name = f"{row['n_fa']} FA, fold {row['fold']}, {row['supervision']}, seed {row['seed']}"
-            self.folders[", ".join([name, *further])] = row["folder"]
+        names = [
+            f"{row.n_fa} FA, fold {row.fold}, {row.supervision}, seed {row.seed}"
+            for row in self.runs.itertuples()
+        ]
+        if len(set(names)) < len(names):
+            further = [name for name in (*_PARTNERS[:3], "n_wa") if self.runs[name].nunique() > 1]
+            if self.runs.groupby([*_PARTNERS, "supervision"])["settings_hash"].nunique().max() > 1:
+                further.append("settings_hash")
+            values = self.runs[further].astype(str).itertuples(index=False)
+            names = [", ".join([name, *more]) for name, more in zip(names, values, strict=True)]
+        self.folders = dict(zip(names, self.runs["folder"], strict=True))
         self.history = functools.cache(lambda name: read_history(self.folders[name]))
         self.examples = functools.cache(lambda name: read_examples(self.folders[name]))
 
