@@ -60,6 +60,7 @@ def keep_links(text: str, page: Path, known: Collection[Path]) -> str:
 def prepare_notebook(notebook: nbformat.NotebookNode, page: Path, known: Collection[Path]) -> None:
     """Make an executed notebook fit to be read without a kernel, in place."""
     notebook.metadata.pop("widgets", None)
+    notebook.metadata.setdefault("language_info", {"name": "python", "pygments_lexer": "ipython3"})
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             text = keep_links(cell.source, page, known)
@@ -157,7 +158,10 @@ def build(out: Path, root: Path = ROOT) -> None:
         source.mkdir()
         prepare(source, root)
         command = ["sphinx", "-q", "-W", "--keep-going", "-b", "html", "-d", str(trees), "-c", str(SETTINGS)]
-        subprocess.run([sys.executable, "-m", *command, str(source), str(site)], check=True)
+        if subprocess.run([sys.executable, "-m", *command, str(source), str(site)]).returncode:
+            raise SystemExit(
+                "The site was not built; Sphinx's warnings above say why. The one before is kept."
+            )
         shutil.rmtree(out, ignore_errors=True)
         site.rename(out)
 
