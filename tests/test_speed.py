@@ -8,7 +8,7 @@ import torch
 from mixsup_lib import speed
 from mixsup_lib.errors import SettingError
 
-SMALL = {"width": 4, "depth": 2, "padding": "same", "input_shape": (16, 16)}
+SMALL = {"width": 4, "depth": 2, "padding": "same", "input_shape": (32, 32)}
 PAPER = {"width": 64, "depth": 4, "padding": "valid", "input_shape": (300, 300)}
 
 
@@ -48,8 +48,8 @@ def test_an_unknown_precision_is_refused():
         speed.Way("half", precision="float16")
 
 
-def test_settings_of_products_are_put_back(monkeypatch):
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+def test_settings_of_products_are_put_back():
+    before = torch.backends.cudnn.allow_tf32
     with speed._products(speed.Way("strict", "cuda")):
         assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32
-    assert torch.backends.cuda.matmul.allow_tf32
+    assert torch.backends.cudnn.allow_tf32 == before
