@@ -21,7 +21,7 @@ def finished(phantom, tmp_path_factory):
 def test_it_ends_on_a_report_with_pictures(finished):
     report, *_ = finished
     page = report.read_text(encoding="utf-8")
-    assert report.suffix == ".html" and page.count("<img alt=") == 4
+    assert report.suffix == ".html" and page.count("<img alt=") == 5
     assert "3 FA + 5 WA" in page and "Traceback (most recent" not in page
 
 

@@ -205,6 +205,7 @@ def test_a_scenario_run_trained_again_by_nbval_gives_the_same_dice(phantom, tmp_
     book, cell = mark_the_result(tmp_path / "run.ipynb")
     nbformat.write(book, tmp_path / "run.ipynb")
     shutil.rmtree(tmp_path / "runs")
+    shutil.rmtree(tmp_path / "stores")
     done = nbval(tmp_path / "run.ipynb")
     assert done.returncode == 0, done.stdout[-3000:]
     assert list((tmp_path / "runs").rglob("metrics.json")), "it did not train again"

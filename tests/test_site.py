@@ -175,8 +175,8 @@ def test_a_page_has_its_pictures_words_mathematics_and_navigation(site):
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("playwright") is None or not (CHROMIUM or os.environ.get("CI")),
-    reason="needs Playwright and a Chromium (Debian: apt-get install chromium)",
+    not (importlib.util.find_spec("playwright") and CHROMIUM and os.environ.get("BROWSER_TESTS")),
+    reason="needs Playwright, a Chromium (Debian: apt-get install chromium) and BROWSER_TESTS=1",
 )
 def test_the_site_works_from_disk_without_a_network(site):
     """Opened as files, in a browser that is offline: formulas are drawn, search finds, nothing else is asked for."""
