@@ -477,6 +477,10 @@ def test_examples_are_read_and_their_shapes_checked(tmp_path):
         results.read_examples(tmp_path)
     np.savez(tmp_path / "examples.npz", **arrays)
     assert results.read_examples(tmp_path)["patient"].tolist() == ["a", "b", "c"]
+    whole = (tmp_path / "examples.npz").read_bytes()
+    (tmp_path / "examples.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="examples.npz: cannot be read"):
+        results.read_examples(tmp_path)
     np.savez(tmp_path / "examples.npz", **(arrays | {"truth": np.zeros((3, 8, 5), "u1")}))
     with pytest.raises(DataError, match="do not fit together"):
         results.read_examples(tmp_path)
