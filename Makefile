@@ -29,7 +29,7 @@ SITE_STAMP := $(VENV)/.site-tools
 run: $(STAMP)
 	@$(BIN)/python -m mixsup_lib compare $(if $(DATA),--data "$(DATA)")
 
-test: $(STAMP)
+test: $(STAMP) $(if $(CI),$(SITE_STAMP))
 	@$(BIN)/python -m pytest tests --durations=5
 
 lab: $(STAMP)

@@ -40,8 +40,10 @@ def main(site: Path, chromium: str, shots: Path | None = None) -> None:
         results = page.locator("#search-results li a")
         print(results.count(), "pages found;", len(asked), "files asked for")
         assert results.count() > 2
+        found = results.first.get_attribute("href").split("?")[0].split("#")[0]
         results.first.click()
-        assert page.locator("h1").count() == 1
+        page.wait_for_url(lambda url: url.split("?")[0].split("#")[0].endswith(found))
+        page.locator("h1").first.wait_for()
         outside = sorted({url for url in asked if not url.startswith(("file:", "data:"))})
         assert not outside, f"asked the network for {outside}"
         assert not complaints, complaints
