@@ -16,6 +16,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL.Image import Image as Picture
 
 P, R = ParamSpec("P"), TypeVar("R")
 
@@ -75,15 +76,33 @@ def show(figure: Figure) -> None:
 
 
 def as_png(figure: Figure, *, dpi: int) -> bytes:
-    """The figure as a PNG of at most 256 colours, which looks the same in a third of the bytes."""
+    """The figure, cut to what it shows, as a PNG of at most 256 colours: it looks the same in a third of the bytes."""
     from PIL import Image
 
-    full, small = io.BytesIO(), io.BytesIO()
+    full = io.BytesIO()
     figure.savefig(full, format="png", dpi=dpi, bbox_inches="tight")
-    colours = (
-        Image.open(full).convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    return _of_few_colours(Image.open(full), optimize=True)
+
+
+def as_quick_png(figure: Figure, *, dpi: int) -> bytes:
+    """Like `as_png` in half the time, for an explorer: the whole canvas, drawn once."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return _of_few_colours(Image.fromarray(np.asarray(canvas.buffer_rgba())))
+
+
+def _of_few_colours(image: Picture, **options: bool) -> bytes:
+    from PIL import Image
+
+    small = io.BytesIO()
+    colours = image.convert("RGB").quantize(
+        256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
     )  # median cut would turn thin lines grey
-    colours.save(small, format="png", optimize=True)
+    colours.save(small, format="png", **options)
     return small.getvalue()
 
 

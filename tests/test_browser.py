@@ -1,7 +1,7 @@
 """The notebooks in a real browser: every cell runs, every explorer answers to mouse and keyboard.
 
-Needs Playwright (extra `test`) and a Chromium found on the PATH. Without one these tests are skipped, but not where CI is
-set: there it is a failure.
+Needs Playwright (extra `test`) and a Chromium found on the PATH. Without one these tests are skipped, but not where CI
+is set: there it is a failure.
 """
 
 from __future__ import annotations
@@ -180,8 +180,12 @@ def test_a_notebook_runs_and_its_explorers_answer(book, page, lab, tmp_path):
     assert all(shown_figure_words(page))
     for dropdown in page.locator(".jupyter-widgets.widget-dropdown select").all():
         drive_dropdown(page, dropdown)
+    for number in page.locator('.jupyter-widgets.widget-text input[type="number"]').all():
+        drive_number(page, number)
     for slider in page.locator(".jupyter-widgets.widget-slider").all():
         drive_slider(page, slider)
+    for buttons in page.locator(".jupyter-widgets.widget-toggle-buttons").all():
+        drive_buttons(page, buttons)
     assert failures(page) == []
     if folder := os.environ.get("SCREENSHOTS"):
         take_pictures(page, Path(folder), book.stem)
@@ -213,6 +217,31 @@ def drive_dropdown(page, dropdown) -> None:
         chosen = (changed_by(page, lambda value=value: dropdown.select_option(value)) for value in others)
         assert any(chosen), f"choosing another {label!r} changes nothing"
         assert changed_by(page, lambda: dropdown.select_option(first)), f"the way back in {label!r}"
+
+
+def drive_number(page, number) -> None:
+    """By keyboard: 16 more, a size that fits the network of four poolings."""
+    number.focus()
+    more = str(int(number.input_value()) + 16)
+
+    def type_it() -> None:
+        number.fill(more)
+        page.keyboard.press("Enter")
+
+    assert changed_by(page, type_it), f"typing {more} changes nothing"
+
+
+def drive_buttons(page, buttons) -> None:
+    """By mouse: another button of the row, and back; by keyboard: Tab reaches them, the space bar presses one."""
+    first = buttons.locator("button.mod-active")
+    label, others = first.inner_text(), buttons.locator("button:not(.mod-active)")
+    assert changed_by(page, others.first.click), f"another button than {label!r} changes nothing"
+
+    def press() -> None:
+        buttons.get_by_role("button", name=label, exact=True).focus()
+        page.keyboard.press("Space")
+
+    assert changed_by(page, press), f"the space bar on {label!r} changes nothing"
 
 
 def take_pictures(page, folder: Path, name: str) -> None:

@@ -71,8 +71,7 @@ def test_the_picture_labels_every_side_and_every_count():
     assert sides == [*sizes, "101", "13", "11"]
     assert {"14M", "7.1M", "1.2M", "886k", "130"} <= set(parameters)
     assert "output 101x101" in alt_text(figure) and "31,046,082" in alt_text(figure)
-    labels = [label.get_text() for label in figure.axes[1].get_xticklabels()]
-    assert labels[0] == "input (4)" and labels[-1] == "FC 7 (2)"
+    assert {"input (4)", "FC 7 (2)"} <= set(parameters)
     assert "(pixels)" in figure.axes[0].get_ylabel()
 
 
@@ -80,7 +79,7 @@ def test_the_picture_labels_every_side_and_every_count():
 def test_all_labels_lie_within_the_picture(size, padding, depth, width):
     figure = draw(size, padding, depth, width)
     figure.canvas.draw()
-    for text in (*figure.axes[0].texts, *figure.axes[1].texts, *figure.axes[1].get_xticklabels()):
+    for text in (*figure.axes[0].texts, *figure.axes[1].texts):
         box = text.get_window_extent()
         assert box.x0 >= 0 and box.x1 <= figure.bbox.width, text.get_text()
         assert box.y0 >= 0 and box.y1 <= figure.bbox.height, text.get_text()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from mixsup_lib.errors import MixsupError
-from mixsup_lib.plot_style import alt_text, as_png
+from mixsup_lib.plot_style import alt_text, as_quick_png
 
 if TYPE_CHECKING:
     from ipywidgets import ValueWidget, VBox
@@ -43,5 +43,5 @@ def panel(draw: Callable[..., Figure], controls: Mapping[str, ValueWidget]) -> V
 def as_html(figure: Figure) -> str:
     """The figure as an image with alternative text, and the same text below for everyone."""
     words = html.escape(alt_text(figure), quote=True)
-    image = base64.b64encode(as_png(figure, dpi=DPI)).decode("ascii")
+    image = base64.b64encode(as_quick_png(figure, dpi=DPI)).decode("ascii")
     return f'<img src="data:image/png;base64,{image}" alt="{words}" style="max-width: 100%"><p>{words}</p>'

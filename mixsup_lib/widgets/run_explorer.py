@@ -124,6 +124,8 @@ def run_explorer(runs: Runs) -> VBox:
 @styled
 def _curves(runs: Runs, first: str, second: str, region: str) -> Figure:
     """Losses against the iteration; the first run thin and solid, the second dashed."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
     figure, axes = new_figure(1, 2, width=4.2, height=3.4)
     _place(figure, axes, bottom=0.27)
     words = []
@@ -134,6 +136,8 @@ def _curves(runs: Runs, first: str, second: str, region: str) -> Figure:
             if (values > 0).any():
                 axis.plot(history["iteration"], values, color=COLORS[runs.arm(name)], label=name, **style)
             axis.set(xlabel="iteration", ylabel=f"{column.replace('_', ' ')} (nats)", yscale="log")
+            axis.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), minor_locator=NullLocator())
+            axis.yaxis.set_major_formatter("{x:g}")  # a typeset power of ten takes as long as all the rest
         last = history[["segmentation_loss", "classification_loss"]].tail(SMOOTH).mean()
         words.append(
             f"{name}: segmentation {last.iloc[0]:.3g}"
@@ -217,6 +221,6 @@ def _slices(runs: Runs, first: str, second: str, region: str) -> Figure:
 def _place(figure: Figure, axes: np.ndarray, *, bottom: float) -> None:
     """Fixed places for two axes and their titles: finding places would take longer than the drawing."""
     figure.set_layout_engine("none")
-    for axis, left in zip(axes[0], (0.08, 0.58), strict=True):
+    for axis, left in zip(axes[0], (0.09, 0.59), strict=True):
         axis.set_position((left, bottom, 0.39, 0.9 - bottom))
         axis.set_title("", y=1.0)
