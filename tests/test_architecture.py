@@ -48,6 +48,8 @@ ORDER = [
     ["paired"],
     ["wording"],
     ["results"],
+    ["scenario"],
+    ["variants"],
     ["audit"],
     ["plot_style", "*_plots", "plots"],
     ["checks", "checks.*"],

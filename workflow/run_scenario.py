@@ -1,0 +1,103 @@
+"""Train the variants of a scenario file that are not there yet, and record their comparison.
+
+    python workflow/run_scenario.py scenarios/ladder.yaml COHORT [--folds 1 2 3] [--seeds 0] [--also RUNS] [--dry-run]
+
+Runs go to runs/SCENARIO-COHORT, one after the other; finished ones there, and in the folders named by `--also`, are not
+trained again, an interrupted one resumes. Then data/results/SCENARIO-COHORT.csv (a row per run, test patient and
+region, with its provenance), the table between the markers `results:SCENARIO-COHORT` of REPRODUCTION.md, and
+docs/SCENARIO-COHORT.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+from record import record
+
+from mixsup_lib import plots, results, variant_plots
+from mixsup_lib.errors import DataError, MixsupError
+from mixsup_lib.files import atomic_path
+from mixsup_lib.scenario import Scenario, read_scenario
+from mixsup_lib.variants import dice_by_variant, readable_variants, runs_of, variant_table
+
+RESULTS, PICTURES = Path("data/results"), Path("docs")
+
+
+def finished(folders: list[Path]) -> pd.DataFrame | None:
+    there = [folder for folder in folders if folder.exists()]
+    try:
+        return results.collect(there)
+    except DataError:
+        if any(next(folder.rglob("metrics.json"), None) for folder in there):
+            raise
+        return None
+
+
+def missing(scenario: Scenario, cells: list[dict], frame: pd.DataFrame | None) -> list[tuple[str, dict]]:
+    """(variant, cell) of every run that is not in `frame`."""
+    left = []
+    for cell in cells:
+        for name, config in scenario.configs().items():
+            runs = frame if frame is None else runs_of(frame, config)
+            if runs is None or runs.query("fold == @cell['fold'] and seed == @cell['seed']").empty:
+                left.append((name, cell))
+    return left
+
+
+def train(scenario: Scenario, variant: str, cell: dict) -> None:
+    settings = {**scenario.settings, **scenario.variants[variant], **cell}
+    pairs = [f"{key}={value}" for key, value in settings.items()]
+    subprocess.run([sys.executable, "-m", "mixsup_lib", "run", "--set", *pairs], check=True)
+
+
+def write(scenario: Scenario, name: str, frame: pd.DataFrame) -> None:
+    configs = scenario.configs()
+    kept = pd.concat([runs_of(frame, config) for config in configs.values()])
+    with atomic_path(RESULTS / f"{name}.csv") as temporary:
+        kept.drop(columns="folder").to_csv(temporary, index=False, float_format="%.4f")
+    dice = dice_by_variant(kept, configs)
+    table = variant_table(dice, scenario.against())
+    caption = results.caption(kept["cohort"].iloc[0])
+    figure = variant_plots.variant_ladder(dice, table, title=caption)
+    with atomic_path(PICTURES / f"{name}.png") as temporary:
+        figure.savefig(temporary, dpi=110, bbox_inches="tight")
+    print(plots.alt_text(figure))
+    record(name, f"{caption}\n\n{results.to_markdown(readable_variants(table))}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("scenario", type=Path)
+    parser.add_argument("cohort", type=Path)
+    parser.add_argument("--folds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument(
+        "--also", nargs="+", type=Path, default=[], help="folders with runs that may be used too"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what is missing, train nothing")
+    call = parser.parse_args()
+    try:
+        scenario = read_scenario(call.scenario)
+        name = f"{scenario.name}-{call.cohort.name}"
+        out = Path("runs") / name
+        cells = [{"fold": fold, "seed": seed} for fold in call.folds for seed in call.seeds]
+        left = missing(scenario, cells, finished([out, *call.also]))
+        print(f"{len(cells) * len(scenario.variants)} runs, {len(left)} to train")
+        for number, (variant, cell) in enumerate(left, start=1):
+            print(f"{number} of {len(left)}: {variant}, fold {cell['fold']}, seed {cell['seed']}", flush=True)
+            if not call.dry_run:
+                train(scenario, variant, {**cell, "cohort": call.cohort, "out": out})
+        if not call.dry_run:
+            frame = finished([out, *call.also])
+            cell = frame["fold"].isin(call.folds) & frame["seed"].isin(call.seeds)
+            write(scenario, name, frame[cell & (frame["cohort"] == call.cohort.name)])
+    except MixsupError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
