@@ -20,6 +20,7 @@ ORDER = [
     ["errors"],
     ["files"],
     ["paper"],
+    ["presets"],
     ["config"],
     ["parameters"],
     ["compute"],
