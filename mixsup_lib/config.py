@@ -85,7 +85,12 @@ class RunConfig(BaseModel):
     )
     width: int | None = Field(None, ge=1, description="feature maps of the first level (paper: 64)")
     depth: int | None = Field(None, ge=1, le=6, description="number of poolings (paper: 4)")
-    branch: Literal["deep_skip"] = Field("deep_skip", description="kind of the classification branch")
+    branch: Literal["deep_skip", "deep", "shallow", "shared_trunk"] = Field(
+        "deep_skip", description="kind of the classification branch (paper: deep_skip)"
+    )
+    pooling: Literal["max", "lse"] | None = Field(
+        None, description="at the branch's entry: max, or lse (log-sum-exp); None: the paper's mean"
+    )
 
     optimizer: Literal["adam", "normalized_sgd"] | None = Field(None, description="paper: normalized_sgd")
     learning_rate: float | None = Field(None, gt=0, description="at the start")
@@ -137,6 +142,11 @@ class RunConfig(BaseModel):
             raise ValueError(f"target_weights needs {self.n_maps} values for task {self.task}")
         if self.supervision == "standard" and self.n:
             raise ValueError("standard supervision sees no weak images; set n to 0")
+        if self.branch == "shared_trunk" and self.task != "multiclass":
+            raise ValueError(
+                f"branch shared_trunk shares layers between subclasses, but task {self.task} has one branch, "
+                "which is deep_skip; use branch=deep_skip or task=multiclass"
+            )
         if self.task == "multiclass" and self.k < len(paper.CLASSES):
             raise ValueError(
                 f"multiclass needs k >= {len(paper.CLASSES)}: every subclass occurs in every batch"

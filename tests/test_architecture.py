@@ -33,6 +33,8 @@ ORDER = [
     ["sampling"],
     ["geometry"],
     ["unet"],
+    ["pooling"],
+    ["branches"],
     ["model"],
     ["losses"],
     ["optim"],
