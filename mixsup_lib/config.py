@@ -70,6 +70,12 @@ class RunConfig(BaseModel):
     a: float | None = Field(
         None, ge=0, le=1, description="weight of the segmentation loss; None: the paper's"
     )
+    weak_labels: Literal["shuffled"] | None = Field(
+        None, description="shuffled: the weak slices' labels dealt out anew, a control; None: as given"
+    )
+    weak_label_noise: float | None = Field(
+        None, gt=0, le=1, description="share of the weak slices' labels that is wrong; None: as given"
+    )
 
     pixel_mm: float | None = Field(
         None, gt=0, description="in-plane pixel size of the slices; None: the cohort's own"
@@ -142,6 +148,12 @@ class RunConfig(BaseModel):
             raise ValueError(f"target_weights needs {self.n_maps} values for task {self.task}")
         if self.supervision == "standard" and self.n:
             raise ValueError("standard supervision sees no weak images; set n to 0")
+        for name in ("weak_labels", "weak_label_noise"):
+            if self.supervision == "standard" and (found := getattr(self, name)) is not None:
+                raise ValueError(
+                    f"{name} is {found}, but standard supervision sees no weak labels; leave it out or use "
+                    "supervision=mixed"
+                )
         if self.branch == "shared_trunk" and self.task != "multiclass":
             raise ValueError(
                 f"branch shared_trunk shares layers between subclasses, but task {self.task} has one branch, "

@@ -30,6 +30,8 @@ ORDER = [
     ["store"],
     ["slices"],
     ["protocol"],
+    ["weak_labels"],
+    ["training_slices"],
     ["sampling"],
     ["geometry"],
     ["unet"],
