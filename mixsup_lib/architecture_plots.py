@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mixsup_lib.branches import DeepSkipBranch
 from mixsup_lib.errors import SettingError
 from mixsup_lib.geometry import Geometry
-from mixsup_lib.model import DeepSkipBranch
 from mixsup_lib.plot_style import COLORS, described, new_figure, styled
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ import numpy as np
 from mixsup_lib import paper
 from mixsup_lib.plot_style import COLORS, described, new_figure, styled
 from mixsup_lib.protocol import fold_bounds
-from mixsup_lib.sampling import Batch, task_labels
+from mixsup_lib.sampling import Batch
 from mixsup_lib.slice_plots import contour_slice
+from mixsup_lib.training_slices import task_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixsup_lib.model import DeepSkipBranch
+from mixsup_lib.branches import DeepSkipBranch
 from mixsup_lib.plot_style import COLORS, described, new_figure, styled
 
 if TYPE_CHECKING:

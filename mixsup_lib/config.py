@@ -16,59 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from mixsup_lib import paper
 from mixsup_lib.errors import SettingError, nearest
+from mixsup_lib.presets import PRESETS
 
 Supervision = Literal["standard", "mixed"]
 Task = Literal["whole_tumor", "tumor_core", "enhancing_core", "multiclass"]
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {
-        "pixel_mm": 5.0,
-        "window": (48, 48),
-        "padding": "same",
-        "input_size": None,
-        "width": 4,
-        "depth": 2,
-        "optimizer": "adam",
-        "learning_rate": 3e-3,
-        "schedule": "cosine",
-        "iterations": 40,
-        "batches_per_iteration": 1,
-        "batch_norm_batches": 10,
-    },
-    "workshop": {
-        "pixel_mm": 2.5,
-        "window": (80, 64),
-        "padding": "same",
-        "input_size": None,
-        "width": 16,
-        "depth": 3,
-        "optimizer": "adam",
-        "learning_rate": 1e-3,
-        "schedule": "cosine",
-        "iterations": 1500,
-        "batches_per_iteration": 1,
-        "batch_norm_batches": 100,
-    },
-    "paper": {
-        "pixel_mm": None,
-        "window": None,
-        "padding": "valid",
-        "input_size": 300,
-        "width": 64,
-        "depth": 4,
-        "optimizer": "normalized_sgd",
-        "learning_rate": 0.25,
-        "schedule": "plateau",
-        "iterations": 10_000,
-        "batches_per_iteration": 10,
-        "batch_norm_batches": 100,
-    },
-}
-"""What a preset decides: the grid of the slices, the network's size and the optimiser.
-
-Departure: the presets tiny and workshop use Adam with a cosine schedule and a padded U-Net on 5 or 2.5 mm pixels, so
-that a run takes seconds or minutes on a CPU; the preset paper keeps the paper's.
-"""
 
 LOCATION = ("cohort", "out", "stores", "preset", "task", "n_fa", "n_wa", "fold", "supervision", "seed")
 """Settings that name a run folder by themselves; all others go into its hash."""
@@ -119,6 +70,12 @@ class RunConfig(BaseModel):
     a: float | None = Field(
         None, ge=0, le=1, description="weight of the segmentation loss; None: the paper's"
     )
+    weak_labels: Literal["shuffled"] | None = Field(
+        None, description="shuffled: the weak slices' labels dealt out anew, a control; None: as given"
+    )
+    weak_label_noise: float | None = Field(
+        None, gt=0, le=1, description="share of the weak slices' labels that is wrong; None: as given"
+    )
 
     pixel_mm: float | None = Field(
         None, gt=0, description="in-plane pixel size of the slices; None: the cohort's own"
@@ -134,7 +91,12 @@ class RunConfig(BaseModel):
     )
     width: int | None = Field(None, ge=1, description="feature maps of the first level (paper: 64)")
     depth: int | None = Field(None, ge=1, le=6, description="number of poolings (paper: 4)")
-    branch: Literal["deep_skip"] = Field("deep_skip", description="kind of the classification branch")
+    branch: Literal["deep_skip", "deep", "shallow", "shared_trunk"] = Field(
+        "deep_skip", description="kind of the classification branch (paper: deep_skip)"
+    )
+    pooling: Literal["max", "lse"] | None = Field(
+        None, description="at the branch's entry: max, or lse (log-sum-exp); None: the paper's mean"
+    )
 
     optimizer: Literal["adam", "normalized_sgd"] | None = Field(None, description="paper: normalized_sgd")
     learning_rate: float | None = Field(None, gt=0, description="at the start")
@@ -186,6 +148,17 @@ class RunConfig(BaseModel):
             raise ValueError(f"target_weights needs {self.n_maps} values for task {self.task}")
         if self.supervision == "standard" and self.n:
             raise ValueError("standard supervision sees no weak images; set n to 0")
+        for name in ("weak_labels", "weak_label_noise"):
+            if self.supervision == "standard" and (found := getattr(self, name)) is not None:
+                raise ValueError(
+                    f"{name} is {found}, but standard supervision sees no weak labels; leave it out or use "
+                    "supervision=mixed"
+                )
+        if self.branch == "shared_trunk" and self.task != "multiclass":
+            raise ValueError(
+                f"branch shared_trunk shares layers between subclasses, but task {self.task} has one branch, "
+                "which is deep_skip; use branch=deep_skip or task=multiclass"
+            )
         if self.task == "multiclass" and self.k < len(paper.CLASSES):
             raise ValueError(
                 f"multiclass needs k >= {len(paper.CLASSES)}: every subclass occurs in every batch"

@@ -11,9 +11,9 @@ from mixsup_lib.frames import resample_in_plane
 from mixsup_lib.metrics import evaluate_patient
 from mixsup_lib.model import MixedSupervisionUNet
 from mixsup_lib.protocol import Split
-from mixsup_lib.sampling import task_labels
 from mixsup_lib.segmentation import label_volume, score_slices
 from mixsup_lib.store import SliceStore
+from mixsup_lib.training_slices import task_labels
 
 
 def evaluate(

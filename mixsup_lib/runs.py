@@ -26,10 +26,12 @@ from mixsup_lib.files import atomic_path, write_json
 from mixsup_lib.model import MixedSupervisionUNet
 from mixsup_lib.protocol import Split, make_split, read_split
 from mixsup_lib.provenance import provenance
-from mixsup_lib.sampling import BatchSampler, select_training_slices
+from mixsup_lib.sampling import BatchSampler
 from mixsup_lib.slices import prepare
 from mixsup_lib.store import SliceStore
 from mixsup_lib.training import HISTORY_COLUMNS, Trainer, build_network, network_input
+from mixsup_lib.training_slices import select_training_slices
+from mixsup_lib.weak_labels import WeakLabels
 
 
 class RunMetrics(BaseModel):
@@ -146,7 +148,9 @@ def make_trainer(
     config: RunConfig, store: SliceStore, split: Split, device: torch.device, precision: str
 ) -> Trainer:
     """Network, sampler and frames of a run, ready for `Trainer.run`."""
-    data = select_training_slices(store, split, config.task, use_weak=config.supervision == "mixed")
+    labels = WeakLabels(config.weak_labels, config.weak_label_noise, config.seed)
+    use_weak = config.supervision == "mixed"
+    data = select_training_slices(store, split, config.task, use_weak=use_weak, weak_labels=labels)
     sampler = BatchSampler(
         data, k=config.k, m=config.m, n=config.n, flip_fraction=config.flip_fraction, seed=config.seed
     )

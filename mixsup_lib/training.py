@@ -51,6 +51,7 @@ def build_network(config: RunConfig, in_channels: int, slice_shape: tuple[int, i
         padding=config.padding,
         input_shape=input_shape,
         branch=config.branch,
+        pooling=config.pooling,
     )
     return network.to(memory_format=torch.channels_last)
 

@@ -15,7 +15,7 @@ from mixsup_lib.branch_plots import (
     roc_area,
     surviving_difference,
 )
-from mixsup_lib.model import DeepSkipBranch
+from mixsup_lib.branches import DeepSkipBranch
 from mixsup_lib.plot_style import alt_text
 
 SIZES = (1, 4, 16, 64)

@@ -44,6 +44,51 @@ def test_standard_supervision_minimises_the_segmentation_loss_alone(run_settings
     assert row[1] == row[2] and row[3] == 0
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "normalized_sgd"])
+def test_with_a_of_1_the_unet_learns_from_the_segmentation_loss_alone_and_the_branch_stays(
+    run_settings, optimizer
+):
+    whole, alone = (trainer(run_settings, a=1.0, optimizer=optimizer) for _ in range(2))
+    before = [p.detach().clone() for p in whole.network.branches.parameters()]
+    whole.step()
+    alone.losses(alone.sampler.draw())[1].backward()
+    for part in ("unet", "segmentation_layer"):
+        pairs = zip(
+            getattr(whole.network, part).parameters(),
+            getattr(alone.network, part).parameters(),
+            strict=True,
+        )
+        assert all(torch.equal(one.grad, other.grad) for one, other in pairs)
+    after = list(whole.network.branches.parameters())
+    assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {"branch": "deep"},
+        {"branch": "shallow"},
+        {"branch": "shared_trunk", "task": "multiclass"},
+        {"branch": "shallow", "task": "multiclass"},
+        {"pooling": "max"},
+        {"pooling": "lse"},
+        {"pooling": "lse", "precision": "bfloat16"},
+        {"weak_labels": "shuffled", "weak_label_noise": 0.2},
+    ],
+    ids=str,
+)
+def test_every_variant_trains_and_its_branch_gets_a_gradient(run_settings, variant):
+    trained = trainer(run_settings, **variant)
+    trained.precision = trained.config.precision
+    rows = [trained.step() for _ in range(2)]
+    assert np.isfinite(rows).all()
+    gradients = {name: p.grad for name, p in trained.network.branches.named_parameters()}
+    reached = {name for name, gradient in gradients.items() if gradient.any()}
+    assert {name for name in gradients if name.endswith("conv.0.weight")} <= reached
+    assert {name for name in gradients if name.endswith(("seventh.weight", "last.weight"))} <= reached
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients.values())
+
+
 def test_both_arms_start_from_the_same_unet(run_settings):
     mixed, standard = (weights(trainer(run_settings, supervision=s)) for s in ("mixed", "standard"))
     assert_same({name: mixed[name] for name in standard}, standard)
@@ -144,12 +189,20 @@ def _name_before(network, layer):
     return names[[network.get_submodule(name) is layer for name in names].index(True) - 1]
 
 
-@pytest.mark.parametrize("harm", ["overwritten", "deleted", "broken"])
-def test_weak_masks_have_no_influence(phantom, run_settings, tmp_path, harm):
+@pytest.mark.parametrize(
+    ("harm", "variant"),
+    [
+        ("overwritten", {}),
+        ("deleted", {}),
+        ("broken", {}),
+        ("broken", {"weak_labels": "shuffled", "weak_label_noise": 0.2}),
+    ],
+)
+def test_weak_masks_have_no_influence(phantom, run_settings, tmp_path, harm, variant):
     """Overwritten, deleted or unreadable masks of all weak patients: bit-identical weights."""
     copy = tmp_path / "phantom"
     shutil.copytree(phantom, copy)
-    settings = {**run_settings, "cohort": copy}
+    settings = {**run_settings, "cohort": copy, **variant}
     original = trainer(settings)
     original.run()
     weak = split_of(original.config, find_cohort(copy)).weak

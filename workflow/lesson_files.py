@@ -29,7 +29,7 @@ from mixsup_lib.lessons import Lessons, read_lessons
 from mixsup_lib.metrics import dice
 from mixsup_lib.run_records import read_history
 from mixsup_lib.runs import RunMetrics, load_run
-from mixsup_lib.sampling import task_labels
+from mixsup_lib.training_slices import task_labels
 
 LARGEST_FILE = 1_500_000  # bytes
 EVERY = 5
