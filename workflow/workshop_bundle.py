@@ -26,7 +26,6 @@ TOP = "mixsup-workshop"
 """The archive's one folder; the repository is the folder `mixsup` in it."""
 COHORTS = ("phantom-seed1", "phantom-tiny")
 """Phantoms of `make run` and of the notebooks."""
-PYTORCH = "https://download.pytorch.org/whl/cpu"
 LEFT_OUT = (".partial", ".lock", ".log", ".ipynb_checkpoints", "checkpoint.pt")
 """Ends of names that belong to unfinished work; nothing reads the checkpoint of a finished run."""
 
@@ -63,17 +62,13 @@ def collect_wheels(folder: Path, root: Path = ROOT) -> None:
     wanted = requirements(root)
     torch = next(line for line in wanted if line.startswith("torch=="))
     others = [line for line in wanted if line != torch]
-    ways = (
-        [[torch]]
-        if sys.platform == "darwin"
-        else [[f"{torch}+cpu"], [f"{torch}+cpu", "--extra-index-url", PYTORCH]]
-    )
-    for way in ways:
-        if subprocess.run([*pip, *way, *others], stderr=subprocess.DEVNULL).returncode == 0:
-            return
     if sys.platform != "darwin":
+        cpu = subprocess.run([*pip, f"{torch}+cpu", *others], stderr=subprocess.DEVNULL)
+        if cpu.returncode == 0:
+            return
         print(
-            "     The CPU build of torch could not be found; taking pip's default build (several GB).",
+            "     pip does not find the CPU build of torch, so its default build is packed (several GB). To have the small "
+            "one, set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds (its installation page names it).",
             flush=True,
         )
     subprocess.run([*pip, torch, *others], check=True)
