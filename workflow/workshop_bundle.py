@@ -67,8 +67,8 @@ def collect_wheels(folder: Path, root: Path = ROOT) -> None:
         if cpu.returncode == 0:
             return
         print(
-            "     pip does not find the CPU build of torch, so its default build is packed (several GB). To have the small "
-            "one, set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds (its installation page names it).",
+            "     pip does not find the CPU build of torch, so its default build is packed (several GB). To have the "
+            "small one, set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds (its installation page names it).",
             flush=True,
         )
     subprocess.run([*pip, torch, *others], check=True)
