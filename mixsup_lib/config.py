@@ -70,6 +70,9 @@ class RunConfig(BaseModel):
     a: float | None = Field(
         None, ge=0, le=1, description="weight of the segmentation loss; None: the paper's"
     )
+    negatives: Literal["annotated"] | None = Field(
+        None, description="annotated: negative images from annotated patients only; None: from weak ones too"
+    )
     weak_labels: Literal["shuffled"] | None = Field(
         None, description="shuffled: the weak slices' labels dealt out anew, a control; None: as given"
     )
@@ -148,10 +151,10 @@ class RunConfig(BaseModel):
             raise ValueError(f"target_weights needs {self.n_maps} values for task {self.task}")
         if self.supervision == "standard" and self.n:
             raise ValueError("standard supervision sees no weak images; set n to 0")
-        for name in ("weak_labels", "weak_label_noise"):
+        for name in ("negatives", "weak_labels", "weak_label_noise"):
             if self.supervision == "standard" and (found := getattr(self, name)) is not None:
                 raise ValueError(
-                    f"{name} is {found}, but standard supervision sees no weak labels; leave it out or use "
+                    f"{name} is {found}, but standard supervision sees no weak patients; leave it out or use "
                     "supervision=mixed"
                 )
         if self.branch == "shared_trunk" and self.task != "multiclass":

@@ -149,8 +149,14 @@ def make_trainer(
 ) -> Trainer:
     """Network, sampler and frames of a run, ready for `Trainer.run`."""
     labels = WeakLabels(config.weak_labels, config.weak_label_noise, config.seed)
-    use_weak = config.supervision == "mixed"
-    data = select_training_slices(store, split, config.task, use_weak=use_weak, weak_labels=labels)
+    data = select_training_slices(
+        store,
+        split,
+        config.task,
+        use_weak=config.supervision == "mixed",
+        weak_negatives=config.negatives is None,
+        weak_labels=labels,
+    )
     sampler = BatchSampler(
         data, k=config.k, m=config.m, n=config.n, flip_fraction=config.flip_fraction, seed=config.seed
     )

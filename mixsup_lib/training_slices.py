@@ -63,14 +63,16 @@ def select_training_slices(
     task: str,
     *,
     use_weak: bool = True,
+    weak_negatives: bool = True,
     weak_labels: WeakLabels = AS_GIVEN,
 ) -> TrainingSlices:
     """The three kinds of training images of section 3.1.
 
     Fully annotated patients: what a slice shows is read from their masks. Weak patients (only if `use_weak`): from
     `slice_labels.csv` alone, their masks are never opened. A negative slice of either kind is a fully labelled image:
-    none of its pixels is tumour. Only training slices (z = 15..130 of 155, as a fraction) take part. `weak_labels` may
-    disturb what the weak patients' labels say.
+    none of its pixels is tumour; without `weak_negatives`, a departure, those of weak patients are left out. Only
+    training slices (z = 15..130 of 155, as a fraction) take part. `weak_labels` may disturb what the weak patients'
+    labels say.
 
     Raises DataError if the fully annotated patients lack a class that every batch must show; warns if the weak patients
     do. Both say who lacks which class, and what to do.
@@ -115,7 +117,7 @@ def select_training_slices(
         label_index=label_index,
         label_maps=np.concatenate(maps),
         positive=tuple(pools),
-        negative=joined_rows([*negative, rows[~has_any]]),
+        negative=joined_rows([*negative, rows[~has_any]] if weak_negatives else negative),
         weak=rows[has_any],
     )
 

@@ -18,7 +18,13 @@ def test_recorded_runs_keep_their_name(supervision, name):
 
 @pytest.mark.parametrize(
     "change",
-    [{"branch": "deep"}, {"pooling": "max"}, {"weak_labels": "shuffled"}, {"weak_label_noise": 0.1}],
+    [
+        {"branch": "deep"},
+        {"pooling": "max"},
+        {"weak_labels": "shuffled"},
+        {"weak_label_noise": 0.1},
+        {"negatives": "annotated"},
+    ],
 )
 def test_a_variant_is_a_run_of_its_own(change):
     paper = make_config(cohort="x", preset="workshop")
@@ -36,7 +42,7 @@ def test_a_variant_is_a_run_of_its_own(change):
         ({"weak_label_noise": 1.5}, "'weak_label_noise': found 1.5, .*less than or equal to 1"),
         (
             {"weak_labels": "shuffled", "supervision": "standard"},
-            "weak_labels is shuffled, but standard supervision sees no weak labels; .*supervision=mixed",
+            "weak_labels is shuffled, but standard supervision sees no weak patients; .*supervision=mixed",
         ),
         ({"weak_label_noise": 0.1, "supervision": "standard"}, "weak_label_noise is 0.1, but standard"),
     ],

@@ -175,6 +175,15 @@ def test_standard_supervision_sees_no_weak_label_that_could_be_disturbed(store, 
     assert np.array_equal(plain.presence, other.presence) and np.array_equal(plain.negative, other.negative)
 
 
+def test_negatives_of_weak_patients_can_be_left_out(store, split, run_settings):
+    whole = select_training_slices(store, split, "whole_tumor")
+    config = make_config(**{**run_settings, "negatives": "annotated"})
+    data = make_trainer(config, store, split, "cpu", "float32").sampler.data
+    annotated = select_training_slices(store, split, "whole_tumor", use_weak=False)
+    assert np.array_equal(data.negative, annotated.negative) and len(data.negative) < len(whole.negative)
+    assert np.array_equal(data.weak, whole.weak) and np.array_equal(data.positive[0], whole.positive[0])
+
+
 def test_the_settings_of_a_run_reach_its_sampler(store, split, run_settings):
     def data(**changes):
         config = make_config(**{**run_settings, "seed": 1, **changes})

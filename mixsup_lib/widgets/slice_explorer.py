@@ -209,7 +209,7 @@ def _profile(axis: Axes, case: Case, z: int, region: str, masks: Mapping[str, np
     axis.set(xlim=(-0.5, case.images.shape[3] - 0.5), xlabel="slice z (0 is the lowest)")
     axis.set(ylim=(0, None if masks else 1), ylabel=f"{region_name(region)} in the slice ({unit})")
     if masks:
-        axis.legend(loc="upper left", fontsize=8)
+        axis.legend(loc="upper left", fontsize=8, frameon=True, edgecolor="none", framealpha=0.9)
     else:
         text = "no outline chosen" if region == NONE else "no mask:\nweakly annotated"
         axis.set(ylabel="", yticks=[])
