@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mixsup_lib.checks.verdict import as_array, call, check, expect
+from mixsup_lib.checks.verdict import RETURN, as_array, call, check, expect
 from mixsup_lib.protocol import fold_bounds
 
 
@@ -29,7 +29,7 @@ def exercise_4_1(roles: Any) -> str:
         expect(
             isinstance(found, (tuple, list)) and len(found) == 3,
             f"{where}: the answer is {found!r}, expected three lists.",
-            "the exercise's second sentence.",
+            RETURN,
         )
         test, annotated, weak = (list(map(int, part)) for part in found)
         outside = [p for p in (*test, *annotated, *weak) if not 0 <= p < n_patients]
@@ -131,7 +131,7 @@ def exercise_4_3(leaks: Any) -> str:
         expect(
             isinstance(found, (bool, np.bool_)),
             f"The answer is {found!r}, expected True or False.",
-            "the exercise's sentence on what to return.",
+            RETURN,
         )
         expect(
             set(masks) == set(_masks())

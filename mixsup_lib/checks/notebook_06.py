@@ -43,10 +43,17 @@ def exercise_6_1(dice_from_counts: Any) -> str:
             "equation (2) with |prediction| = hit + extra and |truth| = hit + missed.",
         )
     for extra in (0, 5):
-        found = float(as_array(call(dice_from_counts, 0, 0, extra), ()))
+        answer = call(dice_from_counts, 0, 0, extra, or_none=True)
+        where = f"No tumour in the ground truth, {extra} extra voxels"
+        expect(
+            answer is not None,
+            f"{where}: you return None, which is no number.",
+            "`math.nan`, the number that stands for 'not defined'.",
+        )
+        found = float(as_array(answer, ()))
         expect(
             np.isnan(found),
-            f"No tumour in the ground truth, {extra} extra voxels: you return {found:g}.",
+            f"{where}: you return {found:g}.",
             "the rule for a patient without the region: not 0, not 100, but left out (NaN).",
         )
     return "The fourth count, voxels in neither mask, does not occur: Dice does not depend on how much air is scanned."

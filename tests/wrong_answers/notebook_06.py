@@ -24,6 +24,10 @@ def missing_is_perfect(hit, missed, extra):
     return percent_dice(hit, missed, extra) if hit + missed + extra else 100.0
 
 
+def missing_is_none(hit, missed, extra):
+    return percent_dice(hit, missed, extra) if hit + missed else None
+
+
 def both(prediction, truth, axis, unit):
     return tuple((a & ~b).sum(axis=axis) * unit for a, b in ((truth, prediction), (prediction, truth)))
 
@@ -81,6 +85,7 @@ WRONG = {
         (jaccard, "the Jaccard index"),
         (sensitivity, "is the sensitivity"),
         (percent_dice, "0 extra voxels: you return 0"),
+        (missing_is_none, "you return None, which is no number"),
         (missing_is_perfect, "0 extra voxels: you return 100"),
     ],
     "exercise_6_2": [
