@@ -133,11 +133,20 @@ def test_the_first_expectation_that_fails_is_the_diagnosis():
         (lambda x: 1 / 0, "Called with (2), your function stopped with ZeroDivisionError"),
         (lambda x: [2, 2], "The answer has shape (2,), expected a number."),
         (lambda x: "four", "The answer is 'four', expected a number."),
+        (lambda x: print(2 * x), "Your function returns nothing (None)."),
     ],
 )
 def test_an_answer_of_the_wrong_form_is_named(answer, words):
     verdict = double(answer)
     assert not verdict.right and words in verdict.message
+
+
+def test_an_answer_of_none_is_no_number():
+    @check
+    def number(answer):
+        return f"{as_array(answer, ()):g}"
+
+    assert number(None).message == "Your answer is None, expected a number."
 
 
 def test_a_check_never_raises():

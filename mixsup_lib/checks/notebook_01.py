@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mixsup_lib.checks.verdict import as_array, call, check, expect
+from mixsup_lib.checks.verdict import RETURN, as_array, call, check, expect
 from mixsup_lib.phantom import PhantomPatient, make_patient, patient_id
 from mixsup_lib.slice_labels import FILE_NAME, read_slice_labels, slice_faults, slice_presence
 
@@ -44,7 +44,7 @@ def exercise_1_1(tumor_side: Any) -> str:
         expect(
             isinstance(found, str) and found in ("left", "right"),
             f'Your function returns {found!r}, expected "left" or "right".',
-            "the last sentence of the exercise.",
+            RETURN,
         )
         return found
 

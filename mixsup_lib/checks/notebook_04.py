@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mixsup_lib.checks.verdict import as_array, call, check, expect
+from mixsup_lib.checks.verdict import RETURN, Diagnosis, as_array, call, check, expect
 from mixsup_lib.protocol import fold_bounds
 
 
@@ -29,7 +29,7 @@ def exercise_4_1(roles: Any) -> str:
         expect(
             isinstance(found, (tuple, list)) and len(found) == 3,
             f"{where}: the answer is {found!r}, expected three lists.",
-            "the exercise's second sentence.",
+            RETURN,
         )
         test, annotated, weak = (list(map(int, part)) for part in found)
         outside = [p for p in (*test, *annotated, *weak) if not 0 <= p < n_patients]
@@ -82,7 +82,7 @@ def exercise_4_2(walk: Any) -> str:
     rows = 100 + 3 * np.arange(20)
     for count in (8, 20, 50, 0):
         where = f"{count} draws from a pool of 20"
-        drawn = as_array(call(walk, rows.copy(), count, np.random.default_rng(1)), (count,)).astype(int)
+        drawn = _drawn(walk, rows, count, seed=1).astype(int)
         walks = [drawn[start : start + 20] for start in range(0, count, 20)]
         expect(
             not count or not set(drawn) <= set(range(20)),
@@ -99,8 +99,7 @@ def exercise_4_2(walk: Any) -> str:
             f"{where}: a row comes twice before every row has come once.",
             "the difference between drawing and walking; `rng.integers` and `rng.choice` put rows back by themselves.",
         )
-        again = as_array(call(walk, rows.copy(), count, np.random.default_rng(1)), (count,))
-        other = as_array(call(walk, rows.copy(), count, np.random.default_rng(2)), (count,))
+        again, other = (_drawn(walk, rows, count, seed) for seed in (1, 2))
         expect(
             (again == drawn).all(),
             f"{where}: two generators with the same seed give different draws.",
@@ -121,17 +120,29 @@ def exercise_4_2(walk: Any) -> str:
     )
 
 
+def _drawn(walk: Any, rows: np.ndarray, count: int, seed: int) -> np.ndarray:
+    try:
+        return as_array(call(walk, rows.copy(), count, np.random.default_rng(seed)), (count,))
+    except Diagnosis as found:
+        if count:
+            raise
+        raise Diagnosis(
+            f"8, 20 and 50 draws are right, 0 draws are not: {found.message}",
+            "`count` may be 0 (standard supervision draws no weak slices): an empty array is right then.",
+        ) from found
+
+
 @check
 def exercise_4_3(leaks: Any) -> str:
     """A detector of leaks against selections that use the masks of weak patients in different ways, or do not."""
     weak = ["W1", "W2", "W3"]
     for name, is_leak, select in _suspects():
         masks = _masks()
-        found = call(leaks, select, masks, list(weak))
+        found = call(leaks, _with_every_mask(select), masks, list(weak))
         expect(
             isinstance(found, (bool, np.bool_)),
             f"The answer is {found!r}, expected True or False.",
-            "the exercise's sentence on what to return.",
+            RETURN,
         )
         expect(
             set(masks) == set(_masks())
@@ -142,6 +153,21 @@ def exercise_4_3(leaks: Any) -> str:
         missed, hint = _MISSED[name]
         expect(found == is_leak, missed, hint)
     return "Four selections that leak are caught, and two honest ones are let through: your test can pass and can fail."
+
+
+def _with_every_mask(select: Callable[[dict], list]) -> Callable[[dict], list]:
+    """`select`, which says what it needs where it is handed something else."""
+
+    def careful(masks: dict) -> list:
+        try:
+            return select(masks)
+        except Exception as error:  # masks can be anything
+            raise Diagnosis(
+                f"`select` needs every patient's mask, and stopped with {type(error).__name__}: {error}.",
+                "what you hand to `select`: change the arrays, keep the patients.",
+            ) from error
+
+    return careful
 
 
 _MISSED = {

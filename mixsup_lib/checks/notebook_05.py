@@ -184,7 +184,7 @@ def exercise_5_3(statistics: Any) -> str:
     expect(
         not np.allclose(variance, biased),
         "The variance of each batch is divided by the number of its values.",
-        "the exercise's last sentence; numpy's `var` has an argument for it, `ddof`.",
+        "the sentence on the unbiased variance; numpy's `var` has an argument for it, `ddof`.",
     )
     deviation = np.mean([batch.std(axis=(0, 2, 3), ddof=1) for batch in batches], axis=0)
     expect(

@@ -43,10 +43,17 @@ def exercise_6_1(dice_from_counts: Any) -> str:
             "equation (2) with |prediction| = hit + extra and |truth| = hit + missed.",
         )
     for extra in (0, 5):
-        found = float(as_array(call(dice_from_counts, 0, 0, extra), ()))
+        answer = call(dice_from_counts, 0, 0, extra, or_none=True)
+        where = f"No tumour in the ground truth, {extra} extra voxels"
+        expect(
+            answer is not None,
+            f"{where}: you return None, which is no number.",
+            "`math.nan`, the number that stands for 'not defined'.",
+        )
+        found = float(as_array(answer, ()))
         expect(
             np.isnan(found),
-            f"No tumour in the ground truth, {extra} extra voxels: you return {found:g}.",
+            f"{where}: you return {found:g}.",
             "the rule for a patient without the region: not 0, not 100, but left out (NaN).",
         )
     return "The fourth count, voxels in neither mask, does not occur: Dice does not depend on how much air is scanned."
@@ -85,23 +92,45 @@ def exercise_6_2(errors_by_slice: Any) -> str:
                 f"The {name} volume is in {unit}.",
                 "the volume of a voxel, the product of its three sides in mm, and 1 ml = 1000 mm³.",
             )
+        cubes = [side for side in size if np.allclose(found, right * side**3 / 20)]
+        expect(
+            not cubes,
+            f"The {name} volume takes a voxel for a cube of {sum(cubes[:1]):g} mm, but its sides differ.",
+            "the volume of a voxel: the product of three sides, not a cube.",
+        )
+        expect(
+            not np.allclose(found, abs(right_missed - right_extra)),
+            f"The {name} volume is a difference of the two masks' areas, which lets errors cancel.",
+            "voxels that are in one mask and not in the other: `a & ~b`.",
+        )
         expect(
             np.allclose(found, right),
             f"The {name} volume of slice 0 is {found[0]:.4g} ml, expected {right[0]:.4g}.",
-            "voxels that are in one mask and not in the other: `a & ~b`; a difference of two areas lets errors cancel.",
+            "the voxels that are counted (`a & ~b`), and the volume of each: the product of its three sides.",
         )
     return "Missed and invented volume do not cancel, as they would in a comparison of total volumes."
 
 
 def _example() -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     """Prediction, truth, and what several ways of counting make of them."""
-    truth, prediction = np.zeros((12, 12, 6), bool), np.zeros((12, 12, 6), bool)
-    truth[2:6, 2:6, 1:4] = True
-    prediction[3:7, 3:7, 1:5] = True  # touches the tumour
-    prediction[9:11, 1:3, 0:3] = True  # island through three slices
-    prediction[9, 9, 2] = prediction[10, 10, 2] = True  # two islands: corners do not connect
-    prediction[5, 8, 2] = True  # one more, of one voxel
-    counts = {"islands": 4, "parts": 5, "by slice": 3 + 3 + 1, "touching": 1, "corners": 3}
+    truth, prediction = np.zeros((16, 12, 6), bool), np.zeros((16, 12, 6), bool)
+    truth[2:6, 2:6, 1:4] = truth[9:11, 2:5, 1:3] = True
+    prediction[3:7, 3:7, 1:5] = True  # a part on the first tumour, one outside piece
+    prediction[8:12, 3, 1] = True  # a part through the second tumour: two outside pieces
+    prediction[13:15, 1:3, 0:4] = True  # island through four slices
+    prediction[range(8, 12), range(7, 11), 3] = True  # four islands: corners do not connect
+    prediction[2, 9, 2] = True  # one more, of one voxel
+    prediction[1, 2:4, 2] = prediction[9, 5, 2] = True  # two islands directly beside a tumour
+    counts = {
+        "islands": 8,
+        "parts": 8 + 2,
+        "touching": 2,
+        "by slice": (4 + 4 + 1 + 2) + 1,
+        "pieces": 8 + 1 + 2,
+        "beside": 8 - 2,
+        "background": 8 - 1,
+        "corners": 8 - 3,
+    }
     return prediction, truth, counts
 
 
@@ -114,7 +143,7 @@ def exercise_6_3(islands: Any) -> str:
     for count, message, look in (
         (
             counts["parts"],
-            "all parts are counted, also the one that lies on the tumour.",
+            "all parts are counted, also those with tumour in them.",
             "the condition: no voxel of the part is tumour.",
         ),
         (
@@ -126,6 +155,21 @@ def exercise_6_3(islands: Any) -> str:
             counts["by slice"],
             "parts are counted in each slice anew.",
             "`ndimage.label` on the whole volume, not slice by slice.",
+        ),
+        (
+            counts["pieces"],
+            "where a part reaches out of the tumour, its pieces outside are counted.",
+            "what goes into `ndimage.label`: the prediction, with nothing cut off.",
+        ),
+        (
+            counts["beside"],
+            "parts directly beside a tumour are taken for findings of it.",
+            "the condition: only a tumour voxel *in* the part counts, not one next to it.",
+        ),
+        (
+            counts["background"],
+            "part 0 is the background, no part.",
+            "part numbers 1 to n: `range(1, n + 1)`; most missed tumour voxels have part number 0.",
         ),
         (
             counts["corners"],
@@ -152,11 +196,11 @@ def exercise_6_3(islands: Any) -> str:
     expect(
         empty == counts["parts"],
         f"Without any tumour all {counts['parts']} parts are islands, but you find {empty:g}.",
-        "a patient without tumour: every part is a false finding.",
+        "a patient without tumour: every part is a false finding, and part 0 is no part.",
     )
     expect(
         float(as_array(call(islands, truth, truth), ())) == 0,
         "A perfect prediction has islands in your count.",
-        "parts that hold a tumour voxel.",
+        "parts that hold a tumour voxel; part 0 is the background, no part.",
     )
     return "Dice hardly notices a small island; a radiologist would."

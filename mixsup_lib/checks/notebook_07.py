@@ -106,6 +106,7 @@ def exercise_7_2(draw_annotated: Any) -> str:
         f"A batch holds {share:.1f} slices of the rarest subclass on average; by the rule it is about 1.",
         "where the remaining k - R slices come from: all positive slices, each with the same chance.",
     )
+    _judge_rest(draws(33, 200), lists, everything)
     again, other = draws(4, 50), draws(4, 50, seed=1)
     expect(
         np.array_equal(found[:50], again) and not np.array_equal(again, other),
@@ -125,6 +126,25 @@ def exercise_7_2(draw_annotated: Any) -> str:
     return (
         f"Every batch shows every subclass; drawn from all slices, {without:.0%} would lack the rarest one."
     )
+
+
+def _judge_rest(found: np.ndarray, lists: list[np.ndarray], everything: np.ndarray) -> None:
+    """Refuse batches (N, k) whose last k - R slices do not come from `everything`."""
+    for name, rows in zip(("first", "second", "third"), lists, strict=True):
+        first = sum(np.isin(other, rows).mean() for other in lists)  # of the R slices, one from each list
+        share = (np.isin(found, rows).sum(axis=1).mean() - first) / (found.shape[1] - R)
+        expected = np.isin(everything, rows).mean()
+        expect(
+            share < 0.995,
+            f"After one slice from each list, all others come from the {name} list.",
+            "where the remaining k - R slices come from: `everything`, not one of the lists.",
+        )
+        expect(
+            abs(share - expected) < 0.06,
+            f"After one slice from each list, {share:.0%} of the others show the {name} subclass, of `everything` "
+            f"{expected:.0%}.",
+            "where the remaining k - R slices come from: `everything`, each slice with the same chance.",
+        )
 
 
 @check

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mixsup_lib.checks.verdict import as_array, call, check, expect
+from mixsup_lib.checks.verdict import RETURN, as_array, call, check, expect
 from mixsup_lib.config import make_config
 from mixsup_lib.paper import BATCH
 
@@ -28,7 +28,7 @@ def exercise_8_1(partner: Any) -> str:
         expect(
             isinstance(found, dict),
             f"The answer is {found!r}, expected a dict.",
-            "the exercise's last sentence.",
+            RETURN,
         )
         expect(
             given == asked,

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+RETURN = "the sentence that says what to return."
+"""Where to look if an answer has the wrong form."""
+
 
 @dataclass(frozen=True, repr=False)
 class Verdict:
@@ -61,38 +64,42 @@ def expect(condition: object, message: str, look: str) -> None:
 
 def as_array(answer: Any, shape: tuple[int, ...]) -> np.ndarray:
     """The answer (number, list, tensor) as a float64 array of `shape`, or a Diagnosis that names both shapes."""
+    expect(answer is not None, f"Your answer is None, expected {_words(shape)}.", RETURN)
     try:
         found = np.asarray(answer, dtype=np.float64)
     except (TypeError, ValueError):
         found = None
-    expect(
-        found is not None,
-        f"The answer is {_brief(answer)}, expected {_words(shape)}.",
-        "the last line of the exercise's text.",
-    )
-    expect(
-        found.shape == shape,
-        f"The answer has shape {found.shape}, expected {_words(shape)}.",
-        "the last line of the exercise's text.",
-    )
+    expect(found is not None, f"The answer is {_brief(answer)}, expected {_words(shape)}.", RETURN)
+    expect(found.shape == shape, f"The answer has shape {found.shape}, expected {_words(shape)}.", RETURN)
     return found
 
 
-def call(function: Any, *arguments: Any) -> Any:
-    """What the student's `function` returns, or a Diagnosis that says how it failed."""
+def call(function: Any, *arguments: Any, or_none: bool = False) -> Any:
+    """What the student's `function` returns, or a Diagnosis that says how it failed.
+
+    or_none: None is let through, where nothing has to be returned or the check has more to say about it.
+    """
     expect(
         callable(function),
         f"The answer is {_brief(function)}, expected a function.",
         "the check's cell: it gets the function itself, without brackets.",
     )
     try:
-        return function(*arguments)
+        found = function(*arguments)
+    except Diagnosis:  # from a function that the check handed in
+        raise
     except Exception as error:
         shown = ", ".join(_brief(argument) for argument in arguments)
         raise Diagnosis(
             f"Called with ({shown}), your function stopped with {type(error).__name__}: {error}.",
             "the line that the error names; call the function yourself with the same arguments.",
         ) from error
+    expect(
+        found is not None or or_none,
+        "Your function returns nothing (None).",
+        "its last line: `return`, not `print`.",
+    )
+    return found
 
 
 def _words(shape: tuple[int, ...]) -> str:

@@ -21,5 +21,6 @@ WRONG = {
         (lambda n_fa, n_wa, minutes: (n_fa * 45 + n_wa * 1.5) / 60, "the third argument"),
         (lambda n_fa, n_wa, minutes: (5 * 45 + n_wa * minutes) / 60, "the first argument"),
         (lambda n_fa, n_wa, minutes: n_fa * 0.75 + n_wa * minutes, "60 minutes in an hour"),
+        (lambda n_fa, n_wa, minutes: print((n_fa * 45 + n_wa * minutes) / 60), "`return`, not `print`"),
     ],
 }

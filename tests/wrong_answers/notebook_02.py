@@ -136,6 +136,7 @@ WRONG = {
         (input_pixels, "pixels of the input"),
         (shallow_first, "the wrong order"),
         (depth_4_only, "depth 1 is not"),
+        (lambda depth: [5, 19, 47, 103][:depth], "Called with depth 5 you return 4 crops, expected 5"),
     ],
     "exercise_2_3": [
         (WithSkip, "400 inputs: the skip"),

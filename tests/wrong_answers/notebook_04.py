@@ -73,6 +73,10 @@ def one_walk_only(rows, count, rng):
     return rng.permutation(rows)[:count]
 
 
+def fails_without_draws(rows, count, rng):
+    return np.concatenate([rng.permutation(rows) for _ in range(-(-count // len(rows)))])[:count]
+
+
 def replaced(masks, patients, change):
     return {**masks, **{patient: change(masks[patient]) for patient in patients}}
 
@@ -100,6 +104,14 @@ def counts_only(select, masks, weak):
     return len(select(replaced(masks, weak, lambda mask: 0 * mask))) != len(select(masks))
 
 
+def deleted(select, masks, weak):
+    return select({p: mask for p, mask in masks.items() if p not in weak}) != select(masks)
+
+
+def no_arrays(select, masks, weak):
+    return select(replaced(masks, weak, lambda mask: None)) != select(masks)
+
+
 def tumour_in_the_first_slice(select, masks, weak):
     first = np.arange(6)[:, None, None] == 0
     return select(replaced(masks, weak, lambda mask: np.maximum(mask, first))) != select(masks)
@@ -120,6 +132,7 @@ WRONG = {
         (same_order_again, "the second walk has the order of the first"),
         (never_shuffled, "two seeds give the same order"),
         (own_generator, "same seed give different draws"),
+        (fails_without_draws, "standard supervision draws no weak slices"),
         (one_walk_only, "has shape (20,), expected an array of shape (50,)"),
     ],
     "exercise_4_3": [
@@ -127,6 +140,8 @@ WRONG = {
         (emptied_in_place, "are changed when your function is done"),
         (everybody, "You accuse a selection"),
         (first_only, "one weak patient, the last"),
+        (deleted, "change the arrays, keep the patients"),
+        (no_arrays, "`select` needs every patient's mask, and stopped with TypeError"),
         (counts_only, "the slice with most tumour"),
         (tumour_in_the_first_slice, "fewer than four tumour pixels"),
     ],

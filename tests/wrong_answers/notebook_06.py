@@ -24,6 +24,10 @@ def missing_is_perfect(hit, missed, extra):
     return percent_dice(hit, missed, extra) if hit + missed + extra else 100.0
 
 
+def missing_is_none(hit, missed, extra):
+    return percent_dice(hit, missed, extra) if hit + missed else None
+
+
 def both(prediction, truth, axis, unit):
     return tuple((a & ~b).sum(axis=axis) * unit for a, b in ((truth, prediction), (prediction, truth)))
 
@@ -49,6 +53,10 @@ def of_areas(prediction, truth, size):
     return np.maximum(difference, 0), np.maximum(-difference, 0)
 
 
+def of_cubes(prediction, truth, size):
+    return both(prediction, truth, (0, 1), size[0] ** 3 / 1000)
+
+
 def all_parts(prediction, truth):
     return ndimage.label(prediction)[1]
 
@@ -71,6 +79,24 @@ def over_corners(prediction, truth):
     return without_tumour(prediction, truth, np.ones((3, 3, 3)))
 
 
+def background_too(prediction, truth):
+    parts, n = ndimage.label(prediction)
+    return n - len(np.unique(parts[truth]))
+
+
+def from_part_0(prediction, truth):
+    parts, n = ndimage.label(prediction)
+    return sum(not truth[parts == part].any() for part in range(n + 1))
+
+
+def outside_pieces(prediction, truth):
+    return ndimage.label(prediction & ~truth)[1]
+
+
+def away_from_tumour(prediction, truth):
+    return without_tumour(prediction, ndimage.binary_dilation(truth))
+
+
 def extra_voxels(prediction, truth):
     return (prediction & ~truth).sum()
 
@@ -81,6 +107,7 @@ WRONG = {
         (jaccard, "the Jaccard index"),
         (sensitivity, "is the sensitivity"),
         (percent_dice, "0 extra voxels: you return 0"),
+        (missing_is_none, "you return None, which is no number"),
         (missing_is_perfect, "0 extra voxels: you return 100"),
     ],
     "exercise_6_2": [
@@ -88,13 +115,18 @@ WRONG = {
         (in_voxels, "is in voxels"),
         (in_mm3, "is in mm³"),
         (exchanged, "exchanged"),
+        (of_cubes, "the product of three sides, not a cube"),
         (of_areas, "lets errors cancel"),
     ],
     "exercise_6_3": [
-        (all_parts, "also the one that lies on the tumour"),
+        (all_parts, "also those with tumour in them"),
         (touching, "parts that do touch the tumour"),
         (slice_by_slice, "in each slice anew"),
         (over_corners, "only meet at a corner"),
+        (background_too, "part 0 is the background"),
+        (from_part_0, "you find 11"),
+        (outside_pieces, "its pieces outside are counted"),
+        (away_from_tumour, "directly beside a tumour"),
         (extra_voxels, "not the parts they form"),
     ],
 }

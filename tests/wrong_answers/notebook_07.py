@@ -41,6 +41,19 @@ def lists_only(lists, everything, k, rng):
     return np.array([rng.choice(lists[-1 - i % len(lists)]) for i in range(k)])
 
 
+def rest_of_first_list(lists, everything, k, rng):
+    return np.array([*[rng.choice(rows) for rows in lists], *rng.choice(lists[0], k - len(lists))])
+
+
+def rest_of_second_list(lists, everything, k, rng):
+    return rest_of_first_list([lists[1], lists[0], lists[2]], everything, k, rng)
+
+
+def rest_of_joined_lists(lists, everything, k, rng):
+    first = [rng.choice(rows) for rows in lists]
+    return np.array([*first, *rng.choice(np.concatenate(lists), k - len(lists))])
+
+
 def own_chance(lists, everything, k, rng):
     rng = np.random.default_rng()
     return np.concatenate([[rng.choice(rows) for rows in lists], rng.choice(everything, k - len(lists))])
@@ -108,6 +121,9 @@ WRONG = {
         (from_everything, "leaves it to chance"),
         (first_of_each, "hardly differ"),
         (lists_only, "slices of the rarest subclass"),
+        (rest_of_first_list, "all others come from the first list"),
+        (rest_of_second_list, "all others come from the second list"),
+        (rest_of_joined_lists, "each slice with the same chance"),
         (own_chance, "the generator `rng`"),
     ],
     "exercise_7_3": [
