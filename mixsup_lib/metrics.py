@@ -61,7 +61,7 @@ def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
     """Dice score 2|P and T| / (|P| + |T|) of two masks of one shape, in percent (equation 2).
 
     NaN where the ground truth is empty: a patient without the region is left out of that region's mean, as in
-    the paper, whatever was predicted. An empty prediction of a region that is there scores 0.
+    the authors' code, whatever was predicted. An empty prediction of a region that is there scores 0.
     """
     prediction, truth = _masks(prediction, truth)
     overlap = np.count_nonzero(prediction & truth)
