@@ -11,6 +11,7 @@ import numpy as np
 from mixsup_lib.data_plots import head_box
 from mixsup_lib.paired import ARMS
 from mixsup_lib.paper import CLASSES, REGIONS, SCENARIOS, TABLE_1
+from mixsup_lib.planner import MINUTES_WA, annotation_hours
 from mixsup_lib.plot_style import (
     CLASS_COLORS,
     COLORS,
@@ -25,12 +26,6 @@ from mixsup_lib.wording import region_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-MINUTES_FA = 45.0
-"""Minutes to outline the tumour of one scan (section 4.3)."""
-
-MINUTES_WA = (1.0, 2.0)
-"""Minutes to find the slices of one scan that show tumour: from, to (section 4.3)."""
 
 
 @styled
@@ -138,13 +133,6 @@ def dice_by_hours(*, region: str = "whole_tumor", title: str = "") -> Figure:
     return described(
         figure, f"Dice against hours of annotation, {region_name(region)}: {'; '.join(words)}.", title
     )
-
-
-def annotation_hours(
-    n_fa: int, n_wa: int = 0, *, minutes_fa: float = MINUTES_FA, minutes_wa: float = sum(MINUTES_WA) / 2
-) -> float:
-    """Hours to annotate `n_fa` scans fully and `n_wa` scans weakly (section 4.3)."""
-    return (n_fa * minutes_fa + n_wa * minutes_wa) / 60
 
 
 def _ranges(shown: np.ndarray) -> list[tuple[int, int]]:

@@ -55,6 +55,7 @@ ORDER = [
     ["results"],
     ["scenario"],
     ["variants"],
+    ["planner"],
     ["audit"],
     ["plot_style", "*_plots", "plots"],
     ["checks", "checks.*"],
