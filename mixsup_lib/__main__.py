@@ -10,6 +10,20 @@ from pathlib import Path
 from mixsup_lib.errors import MixsupError, SettingError
 
 
+class _ListSettings(argparse.Action):
+    """Print every setting of a run with its meaning, and exit."""
+
+    def __init__(self, *names, **options) -> None:
+        super().__init__(*names, **{**options, "nargs": 0, "dest": argparse.SUPPRESS})
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from mixsup_lib.config import RunConfig
+
+        for name, field in RunConfig.model_fields.items():
+            print(f"{name:22s}{field.description}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m mixsup_lib", description=__doc__.split(". ")[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -38,6 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--set", dest="settings", nargs="+", default=[], metavar="NAME=VALUE", help="further settings"
     )
+
+    run.add_argument("--settings", action=_ListSettings, help="list all settings")
 
     compare = commands.add_parser("compare", help="standard against mixed supervision: table and report")
     compare.add_argument(

@@ -204,9 +204,7 @@ def make_config(**settings: Any) -> RunConfig:
     unknown = [name for name in settings if name not in RunConfig.model_fields]
     if unknown:
         name = unknown[0]
-        hint = (
-            nearest(name, RunConfig.model_fields) or " `python -m mixsup_lib run --help` lists the settings."
-        )
+        hint = nearest(name, RunConfig.model_fields) or " `python -m mixsup_lib run --settings` lists them."
         raise SettingError(f"Unknown setting {name!r}.{hint}")
     try:
         return RunConfig(**settings)

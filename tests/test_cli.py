@@ -9,7 +9,7 @@ import pytest
 
 from mixsup_lib.__main__ import main
 from mixsup_lib.cohort import find_cohort
-from mixsup_lib.config import make_config
+from mixsup_lib.config import RunConfig, make_config
 from mixsup_lib.runs import load_run, run
 
 
@@ -95,3 +95,11 @@ def test_segment_writes_a_mask_on_the_cases_grid(finished, phantom, tmp_path):
 def test_rerun_repeats_a_run_bit_for_bit(finished, capsys):
     assert main(["rerun", str(finished)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "identical"
+
+
+def test_every_setting_is_listed_with_its_meaning(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["run", "--settings"])
+    lines = capsys.readouterr().out.splitlines()
+    assert not end.value.code and len(lines) == len(RunConfig.model_fields)
+    assert any(line.startswith("a ") and "segmentation loss" in line for line in lines)
