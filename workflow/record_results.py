@@ -1,6 +1,6 @@
 """Record finished runs so that others can read them without training.
 
-    python workflow/record_results.py RUNS NAME [--folders] [--tuning-fold K]
+    python workflow/record_results.py RUNS NAME [--folders] [--tuning-fold K] [--no-picture]
 
 Writes data/results/NAME.csv (a row per run, test patient and region, with its provenance), the comparison table between
 the markers `results:NAME` of REPRODUCTION.md, and docs/NAME.png, patient by patient. `--folders` (phantoms only, as
@@ -47,6 +47,16 @@ def tables(frame: pd.DataFrame, reported: pd.DataFrame, tuning_fold: int | None)
     return f"{overall}\n\n{results.to_markdown(by_fold)}"
 
 
+def draw(frame: pd.DataFrame, caption: str, path: Path) -> None:
+    pairs = results.pairs(frame)
+    title = f"{caption}; {pairs['n_fa'].iloc[0]} FA + {pairs['n_wa'].iloc[0]} WA"
+    figure = plots.paired_dots(pairs, title=title)
+    path.parent.mkdir(exist_ok=True)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110, bbox_inches="tight")
+    print(plots.alt_text(figure))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path)
@@ -54,6 +64,9 @@ def main() -> None:
     parser.add_argument("--folders", action="store_true")
     parser.add_argument(
         "--tuning-fold", type=int, help="fold that settings were chosen on; left out of the table"
+    )
+    parser.add_argument(
+        "--no-picture", action="store_true", help="for a few runs beside others: the table is enough"
     )
     call = parser.parse_args()
     frame = results.collect(call.runs)
@@ -64,13 +77,8 @@ def main() -> None:
             record_folder(Path(folder))
     caption = results.caption(frame["cohort"].iloc[0])
     reported = frame if call.tuning_fold is None else frame[frame["fold"] != call.tuning_fold]
-    pairs = results.pairs(reported)
-    title = f"{caption}; {pairs['n_fa'].iloc[0]} FA + {pairs['n_wa'].iloc[0]} WA"
-    figure = plots.paired_dots(pairs, title=title)
-    PICTURES.mkdir(exist_ok=True)
-    with atomic_path(PICTURES / f"{call.name}.png") as temporary:
-        figure.savefig(temporary, dpi=110, bbox_inches="tight")
-    print(plots.alt_text(figure))
+    if not call.no_picture:
+        draw(reported, caption, PICTURES / f"{call.name}.png")
     record(call.name, f"{caption}\n\n{tables(frame, reported, call.tuning_fold)}")
 
 
