@@ -12,6 +12,9 @@ from mixsup_lib.plot_style import COLORS, described, new_figure, styled
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.85}
+"""Behind a number that a line may cross."""
+
 
 @styled
 def variant_ladder(dice: pd.DataFrame, table: pd.DataFrame, *, title: str = "") -> Figure:
@@ -30,9 +33,17 @@ def variant_ladder(dice: pd.DataFrame, table: pd.DataFrame, *, title: str = "") 
     axes[0, 0].scatter(table["mean"], places, s=70, color=COLORS["mixed"], edgecolors="black", zorder=3)
     for place, mean in zip(places, table["mean"], strict=True):
         axes[0, 0].annotate(
-            f"{mean:.1f}", (mean, place), (0, -14), textcoords="offset points", ha="center", weight="bold"
+            f"{mean:.1f}",
+            (mean, place),
+            (0, -14),
+            textcoords="offset points",
+            ha="center",
+            weight="bold",
+            bbox=WHITE,
         )
-    axes[0, 0].set(yticks=places, yticklabels=names, xlabel="Dice (%): means over folds, and folds (thin)")
+    axes[0, 0].set(
+        yticks=places, yticklabels=names, xlabel="Dice (%): mean, and single folds (thin, numbered)"
+    )
     axes[0, 0].set_ylim(len(names) - 0.4, -0.7)
     steps = table[table["against"] != ""]
     spread = np.stack([steps["difference"] - steps["low"], steps["high"] - steps["difference"]])
