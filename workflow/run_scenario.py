@@ -27,10 +27,12 @@ from mixsup_lib.variants import dice_by_variant, readable_variants, runs_of, var
 RESULTS, PICTURES = Path("data/results"), Path("docs")
 
 
-def finished(folders: list[Path]) -> pd.DataFrame | None:
+def finished(folders: list[Path], cohort: str) -> pd.DataFrame | None:
+    """The finished runs of the cohort; None where there is no finished run at all."""
     there = [folder for folder in folders if folder.exists()]
     try:
-        return results.collect(there)
+        frame = results.collect(there)
+        return frame[frame["cohort"] == cohort]
     except DataError:
         if any(next(folder.rglob("metrics.json"), None) for folder in there):
             raise
@@ -85,16 +87,16 @@ def main() -> None:
         name = f"{scenario.name}-{call.cohort.name}"
         out = Path("runs") / name
         cells = [{"fold": fold, "seed": seed} for fold in call.folds for seed in call.seeds]
-        left = missing(scenario, cells, finished([out, *call.also]))
+        left = missing(scenario, cells, finished([out, *call.also], call.cohort.name))
         print(f"{len(cells) * len(scenario.variants)} runs, {len(left)} to train")
         for number, (variant, cell) in enumerate(left, start=1):
             print(f"{number} of {len(left)}: {variant}, fold {cell['fold']}, seed {cell['seed']}", flush=True)
             if not call.dry_run:
                 train(scenario, variant, {**cell, "cohort": call.cohort, "out": out})
         if not call.dry_run:
-            frame = finished([out, *call.also])
+            frame = finished([out, *call.also], call.cohort.name)
             cell = frame["fold"].isin(call.folds) & frame["seed"].isin(call.seeds)
-            write(scenario, name, frame[cell & (frame["cohort"] == call.cohort.name)])
+            write(scenario, name, frame[cell])
     except MixsupError as error:
         sys.exit(str(error))
 
