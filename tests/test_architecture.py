@@ -55,6 +55,7 @@ ORDER = [
     ["results"],
     ["scenario"],
     ["variants"],
+    ["equivalence"],
     ["planner"],
     ["audit"],
     ["plot_style", "*_plots", "plots"],

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,26 +123,25 @@ def papermill(name, output, *parameters):
     )
 
 
-def test_a_scenario_run_and_its_comparison_through_papermill(phantom, tmp_path):
-    shared = ["-p", "cohort", str(phantom), "-p", "n_fa", "3", "-p", "out", str(tmp_path / "runs")]
-    shared += [
-        "-p",
-        "stores",
-        str(tmp_path / "stores"),
-        "-y",
-        "settings: {iterations: 5, batch_norm_batches: 2}",
-    ]
+@pytest.mark.parametrize(("task", "n_regions"), [("whole_tumor", 1), ("multiclass", 3)])
+def test_a_scenario_run_and_its_comparison_through_papermill(phantom, tmp_path, task, n_regions):
+    shared = ["-p", "cohort", str(phantom), "-p", "n_fa", "3", "-p", "task", task]
+    shared += ["-p", "out", str(tmp_path / "runs"), "-p", "stores", str(tmp_path / "stores")]
+    shared += ["-y", "settings: {iterations: 5, batch_norm_batches: 2}"]
     for supervision in ("standard", "mixed"):
         done = papermill("08_scenario_run", tmp_path / "run.ipynb", *shared, "-p", "supervision", supervision)
         assert done.returncode == 0, done.stderr[-2000:]
-    folders = list((tmp_path / "runs").rglob("metrics.json"))
+    folders = [path.parent for path in (tmp_path / "runs").rglob("metrics.json")]
     assert len(folders) == 2
-    assert {json.loads(path.read_text())["config"]["iterations"] for path in folders} == {5}
+    for folder in folders:
+        assert json.loads((folder / "metrics.json").read_text())["config"]["iterations"] == 5
+        assert pd.read_csv(folder / "per_patient.csv")["region"].nunique() == n_regions
     done = papermill(
         "09_scenario_comparison", tmp_path / "report.ipynb", "-p", "runs", str(tmp_path / "runs")
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "3 FA + 5 WA" in (tmp_path / "report.ipynb").read_text()
+    report = (tmp_path / "report.ipynb").read_text()
+    assert "3 FA + 5 WA" in report and ("enhancing_core" in report) == (n_regions == 3)
 
 
 @pytest.mark.parametrize(

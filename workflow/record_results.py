@@ -1,6 +1,6 @@
 """Record finished runs so that others can read them without training.
 
-    python workflow/record_results.py RUNS NAME [--folders] [--tuning-fold K] [--no-picture]
+    python workflow/record_results.py RUNS [RUNS ...] NAME [--folders] [--tuning-fold K] [--no-picture]
 
 Writes data/results/NAME.csv (a row per run, test patient and region, with its provenance), the comparison table between
 the markers `results:NAME` of REPRODUCTION.md, and docs/NAME.png, patient by patient. `--folders` (phantoms only, as
@@ -38,7 +38,9 @@ def record_folder(folder: Path) -> None:
 
 def tables(frame: pd.DataFrame, reported: pd.DataFrame, tuning_fold: int | None) -> str:
     """The comparison without the tuning fold, and every fold by itself, in Markdown."""
-    means = results.pairs(frame).groupby("fold")[["standard", "mixed"]].mean()
+    pairs = results.pairs(frame)
+    keys = ["fold"] if len(pairs.groupby(["task", "region"])) == 1 else ["task", "region", "fold"]
+    means = pairs.groupby(keys, sort=False)[["standard", "mixed"]].mean()
     means["difference"] = means["mixed"] - means["standard"]
     by_fold = means.round(1).reset_index().astype({"fold": str})
     if tuning_fold is not None:
@@ -59,7 +61,7 @@ def draw(frame: pd.DataFrame, caption: str, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("name")
     parser.add_argument("--folders", action="store_true")
     parser.add_argument(
