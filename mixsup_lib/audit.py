@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mixsup_lib.paper import N_FOLDS, REGIONS, SCENARIOS, TABLE_1, TABLE_2, TABLE_3, TABLE_4, TASKS
+from mixsup_lib.paired import holm
+from mixsup_lib.paper import N_FOLDS, REGIONS, SCENARIOS, TABLES, TASKS
 from mixsup_lib.wording import region_name
 
 LEVEL = 0.05
 SUPPORTED, NOT_SUPPORTED, CANNOT_TELL = "supported", "not supported", "cannot tell"
-SETTINGS = {"binary": (TABLE_1, TABLE_2), "multiclass": (TABLE_3, TABLE_4)}
 
 
 class Statement(NamedTuple):
@@ -31,14 +31,14 @@ def gains(n_fa: int) -> dict[tuple[str, str], float]:
     """Mixed minus standard (Dice points) with `n_fa` annotated scans: (setting, region) -> difference of the means."""
     return {
         (setting, region): round(means["mixed", n_fa][i] - means["standard", n_fa][i], 2)
-        for setting, (means, _) in SETTINGS.items()
+        for setting, (means, _) in TABLES.items()
         for i, region in enumerate(REGIONS)
     }
 
 
 def fold_gains(setting: str, region: str) -> np.ndarray:
     """(5,) mixed minus standard of the folds of the 15 FA scenario, the only one whose folds are printed."""
-    folds = SETTINGS[setting][1]
+    folds = TABLES[setting][1]
     return np.subtract(folds["mixed", region][:N_FOLDS], folds["standard", region][:N_FOLDS])
 
 
@@ -46,12 +46,9 @@ def fold_tests() -> dict[tuple[str, str], tuple[float, float]]:
     """Paired t-test over the five folds at 15 FA: (setting, region) -> p, and p by Holm's correction for six tests."""
     from scipy.stats import ttest_1samp
 
-    keys = [(setting, region) for setting in SETTINGS for region in REGIONS]
+    keys = [(setting, region) for setting in TABLES for region in REGIONS]
     p = np.array([ttest_1samp(fold_gains(*key), 0).pvalue for key in keys])
-    order = p.argsort()
-    holm = np.empty_like(p)
-    holm[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
-    return {key: (float(a), float(b)) for key, a, b in zip(keys, p, holm, strict=True)}
+    return {key: (float(a), float(b)) for key, a, b in zip(keys, p, holm(p), strict=True)}
 
 
 def audit() -> list[Statement]:
@@ -127,7 +124,7 @@ def _outperforms() -> Statement:
 def _largest() -> Statement:
     every = {(n, *key): gain for n in (5, 15, 30) for key, gain in gains(n).items()}
     two = sorted(every, key=every.get)[-2:]
-    expected = {(5, setting, "whole_tumor") for setting in SETTINGS}
+    expected = {(5, setting, "whole_tumor") for setting in TABLES}
     return Statement(
         "section 4.3",
         "the largest improvements are whole tumour at 5 FA: 8 points binary, 9 multiclass",
@@ -140,7 +137,7 @@ def _largest() -> Statement:
 def _all_folds_but_one() -> Statement:
     losses = [
         (setting, region, fold)
-        for setting in SETTINGS
+        for setting in TABLES
         for region in REGIONS
         for fold, gain in enumerate(fold_gains(setting, region), 1)
         if gain <= 0
@@ -168,7 +165,7 @@ def _similar_at_30() -> Statement:
 def _first_scans_count() -> Statement:
     steps = [
         means[arm, 15][i] - means[arm, 5][i]
-        for means, _ in SETTINGS.values()
+        for means, _ in TABLES.values()
         for arm in ("standard", "mixed")
         for i in range(len(REGIONS))
     ]
@@ -181,8 +178,9 @@ def _first_scans_count() -> Statement:
 
 
 def _five_as_good_as_fifteen() -> Statement:
-    mixed, standard = TABLE_1["mixed", 5][0], TABLE_1["standard", 15][0]
-    spread = np.std(TABLE_2["standard", "whole_tumor"][:N_FOLDS], ddof=1) / np.sqrt(N_FOLDS)
+    means, folds = TABLES["binary"]
+    mixed, standard = means["mixed", 5][0], means["standard", 15][0]
+    spread = np.std(folds["standard", "whole_tumor"][:N_FOLDS], ddof=1) / np.sqrt(N_FOLDS)
     verdict = _verdict(mixed > standard) if abs(mixed - standard) > 2 * spread else CANNOT_TELL
     return Statement(
         "section 4.3, figure 7",

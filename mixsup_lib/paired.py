@@ -175,3 +175,13 @@ def _fold_note(n_folds: int) -> str:
     if n_folds == 2:
         return "Two folds only: the spread between folds is barely sampled, so trust the interval little."
     return ""
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """p-values of one family of tests, corrected by Holm; NaN stays and does not count."""
+    tested = np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested])]
+    corrected = np.full(len(p), np.nan)
+    steps = np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1))
+    corrected[order] = np.minimum(steps, 1)
+    return corrected

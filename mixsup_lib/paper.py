@@ -83,3 +83,6 @@ TABLE_4 = {
     ("mixed", "enhancing_core"): (68.33, 68.39, 59.51, 68.63, 63.70, 65.71),
 }
 """Multiclass problem at 15 FA: (supervision, region) -> mean Dice of folds 1..5 and their printed mean."""
+
+TABLES = {"binary": (TABLE_1, TABLE_2), "multiclass": (TABLE_3, TABLE_4)}
+"""Kind of problem -> its table of means by scenario, and that of the folds at 15 FA."""

@@ -53,6 +53,7 @@ ORDER = [
     ["paired"],
     ["wording"],
     ["results"],
+    ["paper_tables"],
     ["scenario"],
     ["variants"],
     ["equivalence"],
