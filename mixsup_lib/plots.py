@@ -51,7 +51,7 @@ def learning_curves(histories: Mapping[tuple[str, str], pd.DataFrame], *, smooth
             if values.notna().any():
                 style = {"color": COLORS[supervision], "ls": DASHES[supervision]}
                 axis.plot(history["iteration"], values, lw=1.2, alpha=0.85, **style)
-        axis.set(xlabel="iteration", ylabel=label, yscale="log")
+        axis.set(xlabel="iteration", ylabel=label, yscale="log" if axis.lines else "linear")
     if not axes[0, 1].lines:
         axes[0, 1].set_axis_off()
         axes[0, 1].text(0.5, 0.5, "no classification branch", transform=axes[0, 1].transAxes, ha="center")
