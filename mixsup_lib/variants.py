@@ -80,6 +80,16 @@ def variant_table(dice: pd.DataFrame, against: Mapping[str, str]) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
+def difference_in_words(dice: pd.DataFrame, variant: str, against: str) -> str:
+    """The paired difference of two variants of `dice_by_variant`, one region, as "+9.7 [+1.2, +18.7]" Dice points."""
+    row = variant_table(dice, {variant: against}).set_index("variant").loc[variant]
+    return _interval(row)
+
+
+def _interval(row) -> str:
+    return f"{row.difference:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
+
+
 def readable_variants(table: pd.DataFrame) -> pd.DataFrame:
     """`variant_table` as text for people: the interval beside the difference, the range of folds beside the mean."""
     rows = []
@@ -88,7 +98,6 @@ def readable_variants(table: pd.DataFrame) -> pd.DataFrame:
         text["variant"] = row.variant
         text["Dice (folds)"] = f"{row.mean:.1f} ({row.lowest_fold:.1f} to {row.highest_fold:.1f})"
         text |= {"median": f"{row.median:.1f}", "failed": str(row.failed)}
-        change = f"{row.difference:+.1f} [{row.low:+.1f}, {row.high:+.1f}]" if row.against else ""
-        text |= {"difference [95 %]": change, "to": row.against}
+        text |= {"difference [95 %]": _interval(row) if row.against else "", "to": row.against}
         rows.append(text | {"patients (folds)": f"{row.n_patients} ({row.n_folds})"})
     return pd.DataFrame(rows)

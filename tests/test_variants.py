@@ -9,7 +9,13 @@ from mixsup_lib.errors import DataError
 from mixsup_lib.paired import paired_difference
 from mixsup_lib.plot_style import alt_text
 from mixsup_lib.variant_plots import variant_ladder
-from mixsup_lib.variants import dice_by_variant, readable_variants, runs_of, variant_table
+from mixsup_lib.variants import (
+    dice_by_variant,
+    difference_in_words,
+    readable_variants,
+    runs_of,
+    variant_table,
+)
 
 CONFIGS = {
     "standard": make_config(cohort="any", supervision="standard"),
@@ -122,3 +128,8 @@ def test_the_table_and_the_picture_say_the_same():
     figure = variant_ladder(dice, table, title="phantom")
     assert "mixed: 71.5 (+5.0, +5.0 to +5.0)" in alt_text(figure)
     figure.savefig("/dev/null", format="png")
+
+
+def test_a_difference_in_words_is_the_tables():
+    words = difference_in_words(dice_by_variant(FRAME, CONFIGS), "mixed", "standard")
+    assert words == "+10.0 [+10.0, +10.0]"
