@@ -23,6 +23,7 @@ from mixsup_lib.slice_labels import (
     read_slice_labels,
     slice_faults,
     slice_presence,
+    unexplained,
 )
 
 COLUMNS = ["patient", "file", "severity", "problem"]
@@ -100,6 +101,8 @@ def _check_patient(
         faults = slice_faults(rows, patient.id, n_slices)
         for sentence in faults or _contradictions(patient.id, labels, rows, cohort.tasks):
             report(FILE_NAME, sentence)
+        for sentence in [] if faults else unexplained(rows, patient.id, n_slices, "multiclass"):
+            report(FILE_NAME, sentence, "warning")
     return found
 
 

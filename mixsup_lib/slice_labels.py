@@ -128,6 +128,27 @@ def slice_faults(frame: pd.DataFrame, patient_id: str, n_slices: int) -> list[st
     return [fault for fault in faults if fault]
 
 
+def unexplained(frame: pd.DataFrame, patient_id: str, n_slices: int, task: str) -> list[str]:
+    """Where a patient's rows name a region only, while other rows of the file name its parts; one sentence each.
+
+    Whether such a slice shows the parts is unknown, and counting it as free of them would be a guess.
+    """
+    used = set(frame["class"])
+    core = "tumor_core" in used or set(COMPOSED["tumor_core"]) <= used
+    composed = {"whole_tumor": core and "oedema" in used, "tumor_core": set(COMPOSED["tumor_core"]) <= used}
+    needed = {"whole_tumor": (), "tumor_core": ("whole_tumor",)}.get(task, tuple(COMPOSED))
+    presence, found = slice_presence(frame, patient_id, n_slices), []
+    for region in (name for name in needed if composed[name]):
+        parts = presence[list(COMPOSED[region])].any(axis=1)
+        if (slices := np.flatnonzero(presence[region] & ~parts)).size:
+            more = f" and {slices.size - 1} more" if slices.size > 1 else ""
+            found.append(
+                f"{region} in slice {slices[0]}{more}, but no row says which of its classes, as other rows of the file "
+                f"do; add rows, or choose the task {region}."
+            )
+    return found
+
+
 def mask_presence(labels: np.ndarray) -> pd.DataFrame:
     """The same table from a label map (X, Y, Z)."""
     shown = np.stack([(labels == value).any(axis=(0, 1)) for value in paper.CLASSES])  # (3, Z)

@@ -17,7 +17,7 @@ from mixsup_lib import paper
 from mixsup_lib.cohort import Cohort
 from mixsup_lib.errors import DataError
 from mixsup_lib.frames import SliceFrame, resample_in_plane
-from mixsup_lib.slice_labels import read_slice_labels, slice_presence, tasks_covered
+from mixsup_lib.slice_labels import read_slice_labels, slice_presence, tasks_covered, unexplained
 
 
 def training_range(n_slices: int, has_empty_ends: bool) -> tuple[int, int]:
@@ -88,7 +88,8 @@ class SliceStore:
     def presence(self, patients: list[str], task: str) -> dict[str, pd.DataFrame]:
         """Per patient, which classes occur in each slice (Z rows, bool columns), from `slice_labels.csv` alone.
 
-        Raises `DataError` if the classes named in the file do not determine the image-level labels of `task`.
+        Raises `DataError` if the classes named in the file, or in a patient's rows, do not determine the image-level
+        labels of `task`.
         """
         labels = read_slice_labels(self.cohort.folder)
         labels = read_slice_labels(self.labels_folder) if labels is None else labels
@@ -102,6 +103,9 @@ class SliceStore:
                 f"{task}; add rows of the classes it needs, or choose another task."
             )
         counts = {patient: self.rows(patient).stop - self.rows(patient).start for patient in patients}
+        for patient, count in counts.items():
+            for fault in unexplained(labels, patient, count, task):
+                raise DataError(f"{self.cohort.folder}: slice_labels.csv: patient {patient}: {fault}")
         return {patient: slice_presence(labels, patient, counts[patient]) for patient in patients}
 
     def label_maps(self, patient: str) -> np.ndarray:

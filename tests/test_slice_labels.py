@@ -18,6 +18,7 @@ from mixsup_lib.slice_labels import (
     slice_faults,
     slice_presence,
     tasks_covered,
+    unexplained,
     write_slice_labels,
 )
 
@@ -192,3 +193,21 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
         write_slice_labels(tmp_path, pd.DataFrame({"patient": ["P"]}))
     assert (tmp_path / FILE_NAME).read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
+
+
+ROWS = "A,non_enhancing,2,3\nA,oedema,1,4\nA,enhancing,3,3\n"
+
+
+def test_a_region_without_its_classes_is_unknown_not_absent(tmp_path):
+    frame = read_slice_labels(write(tmp_path, ROWS + "B,whole_tumor,1,4\nB,oedema,4,4\nC,tumor_core,2,2"))
+    assert not unexplained(frame, "B", 6, "whole_tumor") and not unexplained(frame, "A", 6, "multiclass")
+    for task in ("tumor_core", "enhancing_core", "multiclass"):
+        (fault,) = unexplained(frame, "B", 6, task)
+        assert fault.startswith("whole_tumor in slice 1 and 2 more, but no row says which of its classes")
+    assert not unexplained(frame, "C", 6, "tumor_core")
+    assert unexplained(frame, "C", 6, "multiclass")[0].startswith("tumor_core in slice 2, but")
+
+
+def test_a_file_of_regions_leaves_nothing_unexplained(tmp_path):
+    frame = read_slice_labels(write(tmp_path, "A,whole_tumor,1,4\nA,tumor_core,2,3\nB,whole_tumor,1,4"))
+    assert not unexplained(frame, "B", 6, "tumor_core")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from mixsup_lib.cohort import find_cohort
@@ -167,3 +168,16 @@ def test_parallel_equals_serial(phantom, store, tmp_path):
 def test_a_folder_that_is_no_store_is_a_clear_error(store, tmp_path):
     with pytest.raises(DataError, match="not a prepared store"):
         type(store)(tmp_path, store.cohort)
+
+
+def test_a_patient_whose_rows_do_not_determine_the_task_is_refused(store, monkeypatch):
+    patient = store.cohort.patients[0].id
+    rows = read_slice_labels(store.labels_folder)
+    alone = pd.DataFrame([(patient, "whole_tumor", 3, 4)], columns=rows.columns)
+    rows = pd.concat([rows[rows["patient"] != patient], alone])
+    monkeypatch.setattr("mixsup_lib.store.read_slice_labels", lambda folder: rows)
+    assert store.presence([patient], "whole_tumor")[patient]["whole_tumor"].sum() == 2
+    with pytest.raises(
+        DataError, match=f"patient {patient}: whole_tumor in slice 3 and 1 more, but no row says"
+    ):
+        store.presence([patient], "tumor_core")
