@@ -49,6 +49,12 @@ class RunConfig(BaseModel):
     fold: int = Field(1, ge=1, description="test fold, counted from 1")
     n_folds: int = Field(paper.N_FOLDS, ge=2, description="number of folds")
     scenario_seed: int = Field(0, ge=0, description="seed of the permutation of the patients")
+    permutation_of: int | None = Field(
+        None,
+        ge=1,
+        description="number of annotated patients whose permutation is used, so that scenarios share their test "
+        "folds; None: n_fa, so that every scenario has its own, as in the paper",
+    )
     split_lists: Path | None = Field(
         None,
         description="folder with fully_annotated.txt, weak.txt and test.txt (one patient folder a line), which "

@@ -55,9 +55,13 @@ def make_split(
     fold: int = 1,
     n_folds: int = 5,
     scenario_seed: int = 0,
+    permutation_of: int | None = None,
     with_mask: Collection[str] | None = None,
 ) -> Split:
     """Fold `fold` (from 1) of the scenario with `n_fa` fully annotated patients.
+
+    The permutation is that of `n_fa`, or of `permutation_of`: scenarios that share one test the same patients, and the
+    annotated patients of a smaller one are among those of a larger one.
 
     Test patients are block `fold` of the permutation, the next `n_fa` positions (circular) are fully annotated, the
     next `n_wa` are weak (None: all that remain). Patients outside `with_mask` (None: everyone has one) can only be
@@ -68,7 +72,7 @@ def make_split(
     """
     if not 1 <= fold <= n_folds:
         raise SettingError(f"Setting 'fold': found {fold}, expected 1..{n_folds}.")
-    order = permutation(patients, n_fa, scenario_seed)
+    order = permutation(patients, permutation_of or n_fa, scenario_seed)
     has_mask = set(order if with_mask is None else with_mask)
     start, stop = fold_bounds(len(order), fold, n_folds)
     block, others = order[start:stop], order[stop:] + order[:start]

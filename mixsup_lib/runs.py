@@ -89,6 +89,7 @@ def split_of(config: RunConfig, cohort: Cohort) -> Split:
         fold=config.fold,
         n_folds=config.n_folds,
         scenario_seed=config.scenario_seed,
+        permutation_of=config.permutation_of,
         with_mask={patient.id for patient in cohort.patients if patient.mask_files},
     )
 

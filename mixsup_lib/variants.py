@@ -20,7 +20,8 @@ def dice_by_variant(frame: pd.DataFrame, configs: Mapping[str, RunConfig]) -> pd
     folds and seeds that every variant has finished enter, so that all columns are over the same patients; seeds are
     averaged. A patient without the region is left out.
 
-    Raises DataError where a variant has no run, no fold is shared by all, or the runs stem from different data.
+    Raises DataError where a variant has no run, no fold is shared by all, or the runs stem from different data or
+    tested different patients.
     """
     runs = pd.concat([runs_of(frame, config).assign(variant=name) for name, config in configs.items()])
     if missing := [name for name in configs if name not in set(runs["variant"])]:
@@ -37,7 +38,15 @@ def dice_by_variant(frame: pd.DataFrame, configs: Mapping[str, RunConfig]) -> pd
     wide = shared.pivot_table(
         index=["region", "fold", "patient"], columns="variant", values="dice", aggfunc="mean"
     )
-    return wide[list(configs)].dropna()
+    wide = wide[list(configs)]
+    if (alone := wide.isna().any(axis=1)).any():
+        _, fold, patient = wide.index[alone][0]
+        there = wide.columns[wide[alone].iloc[0].notna()]
+        raise DataError(
+            f"patient {patient} was tested in fold {fold} by some variants only ({', '.join(there)}): variants with other "
+            "numbers of annotated patients have folds of their own; give them the same `permutation_of`."
+        )
+    return wide
 
 
 def runs_of(frame: pd.DataFrame, config: RunConfig) -> pd.DataFrame:

@@ -115,3 +115,10 @@ def test_missing_and_empty_lists_are_refused(lists):
     (lists / "test.txt").unlink()
     with pytest.raises(DataError, match=r"test\.txt: cannot be read"):
         read_split(lists, PATIENTS, n_fa=1)
+
+
+def test_scenarios_that_share_a_permutation_test_the_same_patients_and_nest_the_annotated():
+    few, many = (make_split(PATIENTS, n_fa=n_fa, fold=2, permutation_of=5) for n_fa in (5, 12))
+    assert few.test == many.test and many.fully_annotated[:5] == few.fully_annotated
+    assert few == make_split(PATIENTS, n_fa=5, fold=2)
+    assert many.test != make_split(PATIENTS, n_fa=12, fold=2).test

@@ -133,3 +133,12 @@ def test_the_table_and_the_picture_say_the_same():
 def test_a_difference_in_words_is_the_tables():
     words = difference_in_words(dice_by_variant(FRAME, CONFIGS), "mixed", "standard")
     assert words == "+10.0 [+10.0, +10.0]"
+
+
+def test_variants_that_tested_different_patients_are_refused():
+    other = run(CONFIGS["mixed"], [50.0, 60, 70, 80]).assign(patient=["P10", "P11", "P12", "Q"])
+    frame = pd.concat([run(CONFIGS["standard"], [50.0, 60, 70, 80]), other])
+    with pytest.raises(
+        DataError, match="patient P13 was tested in fold 1 by some variants only .standard.*permutation_of"
+    ):
+        dice_by_variant(frame, {name: CONFIGS[name] for name in ("standard", "mixed")})
