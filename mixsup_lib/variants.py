@@ -43,8 +43,8 @@ def dice_by_variant(frame: pd.DataFrame, configs: Mapping[str, RunConfig]) -> pd
         _, fold, patient = wide.index[alone][0]
         there = wide.columns[wide[alone].iloc[0].notna()]
         raise DataError(
-            f"patient {patient} was tested in fold {fold} by some variants only ({', '.join(there)}): variants with other "
-            "numbers of annotated patients have folds of their own; give them the same `permutation_of`."
+            f"patient {patient} was tested in fold {fold} by some variants only ({', '.join(there)}): variants with "
+            "other numbers of annotated patients have folds of their own; give them the same `permutation_of`."
         )
     return wide
 
