@@ -6,6 +6,8 @@
 #   make lab               JupyterLab with the notebooks
 #   make notebooks         execute all notebooks again, in place; one: make notebooks BOOKS=notebooks/03_losses.ipynb
 #   make site              the executed notebooks and guides as pages that open from disk: build/site/index.html
+#   make grid SCENARIO=smoke   the runs of a file in scenarios/ that have not finished, several at a time, and their table;
+#                          DRY=1 only shows the plan, make grid-status SCENARIO=smoke how far it is; docs/grid.md says more
 #   make workshop-bundle   one archive for a room without internet: repository, packages, phantom, runs, site
 #
 # Settings: PYTHON=python3.12 (3.11 to 3.13), TORCH=cpu|cuda (chosen by itself: cuda where nvidia-smi is found).
@@ -13,6 +15,7 @@
 PYTHON ?= python3
 TORCH ?= $(if $(shell command -v nvidia-smi 2>/dev/null),cuda,cpu)
 DATA =
+SCENARIO =
 BOOKS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
 
 VENV := .venv
@@ -22,14 +25,18 @@ STAMP := $(VENV)/.installed-$(TORCH)
 TORCH_PIN := $(shell sed -n 's/.*"torch==\([^"]*\)".*/\1/p' pyproject.toml)
 
 SITE_STAMP := $(VENV)/.site-tools
+# Snakemake wants packaging < 26 and nilearn packaging >= 26: it gets an environment of its own inside $(VENV).
+WORKFLOW := $(VENV)/workflow
+WORKFLOW_STAMP := $(VENV)/.workflow-tools
+SNAKEMAKE_PIN := $(shell sed -n 's/.*"snakemake==\([^"]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: run test lab notebooks site workshop-bundle
+.PHONY: run test lab notebooks site grid grid-status workshop-bundle
 .DEFAULT_GOAL := run
 
 run: $(STAMP)
 	@$(BIN)/python -m mixsup_lib compare $(if $(DATA),--data "$(DATA)")
 
-test: $(STAMP) $(if $(CI),$(SITE_STAMP))
+test: $(STAMP) $(if $(CI),$(SITE_STAMP) $(WORKFLOW_STAMP))
 	@$(BIN)/python -m pytest tests --durations=5
 
 lab: $(STAMP)
@@ -44,6 +51,16 @@ notebooks: $(STAMP)
 
 site: $(SITE_STAMP)
 	@$(BIN)/python workflow/make_site.py
+
+GRID = $(BIN)/python workflow/run_grid.py $(SCENARIO) $(if $(COHORT),--cohort "$(COHORT)") \
+  $(if $(FOLDS),--folds $(FOLDS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SET),--set $(SET)) $(if $(ONLY),--only $(ONLY)) \
+  $(if $(CORES),--cores $(CORES)) $(if $(PER_GPU),--per-gpu $(PER_GPU)) $(if $(PART),--part $(PART))
+
+grid: $(STAMP) $(WORKFLOW_STAMP)
+	@$(GRID) $(if $(DRY),--dry-run)
+
+grid-status: $(STAMP)
+	@$(GRID) --status
 
 workshop-bundle: $(STAMP)
 	@$(BIN)/python workflow/workshop_bundle.py
@@ -71,4 +88,10 @@ $(STAMP): pyproject.toml
 $(SITE_STAMP): $(STAMP)
 	@echo "the tools for the site"
 	@$(PIP) install --editable ".[site]"
+	@touch $@
+
+$(WORKFLOW_STAMP): $(STAMP)
+	@echo "Snakemake, in $(WORKFLOW)"
+	@$(PYTHON) -m venv $(WORKFLOW)
+	@$(WORKFLOW)/bin/python -m pip --quiet --quiet --disable-pip-version-check install "snakemake==$(SNAKEMAKE_PIN)"
 	@touch $@

@@ -13,14 +13,14 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from mixsup_lib import results
+from mixsup_lib import results, run_notebook
 from mixsup_lib.cohort import find_cohort
 from mixsup_lib.config import RunConfig, make_config
 from mixsup_lib.errors import DataError, SettingError
 from mixsup_lib.phantom import write_phantom
+from mixsup_lib.run_notebook import NOTEBOOKS
 from mixsup_lib.runs import open_store, run_folder, split_of
 
-NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 PHANTOM_SEED = 1
 """The phantom that results are reported on; seed 0 is for tuning."""
 
@@ -164,18 +164,7 @@ def _start(cell: _Cell, settings: dict) -> _Cell:
     """Start papermill on the run notebook."""
     cell.folder.parent.mkdir(parents=True, exist_ok=True)
     cell.attempts += 1
-    config = cell.config
-    paths = {name: str(getattr(config, name).resolve()) for name in ("cohort", "out", "stores")}
-    names = ("preset", "task", "n_fa", "fold", "supervision", "seed")
-    values = {**paths, **{name: getattr(config, name) for name in names}, "settings": settings}
-    command = [
-        sys.executable,
-        "-m",
-        "papermill",
-        str(NOTEBOOKS / "08_scenario_run.ipynb"),
-        str(cell.notebook),
-    ]
-    command += ["--cwd", str(NOTEBOOKS), "--no-progress-bar", "-y", json.dumps(values)]
+    command = run_notebook.command(cell.config, settings, cell.notebook)
     with open(cell.notebook.with_suffix(".log"), "w", encoding="utf-8") as log:
         cell.process = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
@@ -191,7 +180,7 @@ def _finish(cell: _Cell) -> bool:
         log.unlink()
         return True
     text = log.read_text(encoding="utf-8", errors="replace")
-    if cell.attempts < 3 and ("Kernel died before replying" in text or "Address already in use" in text):
+    if cell.attempts < 3 and run_notebook.may_pass(text):
         return False
     last = next((line for line in reversed(text.splitlines()) if line.strip()), "no output")
     raise DataError(f"Run '{cell.name}' stopped: {last.strip()} The executed notebook is {cell.notebook}.")

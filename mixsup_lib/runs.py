@@ -56,15 +56,20 @@ def run_folder(config: RunConfig, split: Split) -> Path:
     return config.out / below / name
 
 
-def open_store(config: RunConfig, cohort: Cohort, *, workers: int = 1) -> SliceStore:
-    """The prepared slices a run needs, made if they are not there."""
+def store_folder(config: RunConfig) -> Path:
+    """Where the prepared slices of a run lie; runs on the same grid share them."""
     size = "whole" if config.window is None else f"{config.window[0]}x{config.window[1]}"
     grid = "own" if config.pixel_mm is None else f"{config.pixel_mm:g}mm"
-    base = config.stores / config.cohort_name
+    return config.stores / config.cohort_name / f"{grid}-{size}"
+
+
+def open_store(config: RunConfig, cohort: Cohort, *, workers: int = 1) -> SliceStore:
+    """The prepared slices a run needs, made if they are not there."""
+    folder = store_folder(config)
     return prepare(
         cohort,
-        base / f"{grid}-{size}",
-        labels_folder=base,
+        folder,
+        labels_folder=folder.parent,
         pixel_mm=config.pixel_mm,
         window=config.window,
         workers=workers,

@@ -1,37 +1,63 @@
-"""A scenario file: variants of a run, one line of settings each, trained on the same folds and seeds and compared.
+"""A scenario file: variants of a run, trained on the same folds and seeds and compared.
 
-name: ladder                 # names the tables and figures
-compare: previous            # each variant with the one before it; or first: each with the first
+name: ladder                 # names the folder of the runs, tables and figures
+compare: previous            # each variant with the one before it; first: each with the first;
+                             # supervision: standard with mixed of the same scenario, as in the paper's tables
 settings: {preset: workshop} # shared by all variants
-variants:
+variants:                    # one line of settings each
   standard: {supervision: standard}
   mixed: {supervision: mixed}
+folds: [1, 2, 3]             # folds and seeds can be left out
+seeds: [0]
+
+`axes: {n_fa: [5, 15], supervision: [standard, mixed]}` stands for the variants of all combinations; `variants` may add
+further ones.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mixsup_lib.config import RunConfig, make_config
-from mixsup_lib.errors import DataError, SettingError
+from mixsup_lib.errors import DataError, SettingError, nearest
 
 DECIDED_ELSEWHERE = ("cohort", "fold", "seed", "out", "stores")
-"""Settings that tell the cells of one variant apart, or where they lie; a scenario file does not give them."""
+"""Settings that tell the cells of one variant apart, or where they lie; a variant does not give them."""
 
 
 class Scenario(BaseModel):
-    """Contents of a scenario file. `variants`: name -> settings beside the shared ones, in the order of the tables."""
+    """Contents of a scenario file. `variants`: name -> settings beside the shared ones, in the order of the tables.
+
+    The combinations of `axes` come first among the variants; `axes` itself is not written back.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[\w-]+$")
-    compare: Literal["previous", "first"]
+    compare: Literal["previous", "first", "supervision"]
     settings: dict[str, Any] = {}
-    variants: dict[str, dict[str, Any]] = Field(min_length=2)
+    axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field({}, exclude=True)
+    variants: dict[str, dict[str, Any]]
+    folds: list[Annotated[int, Field(ge=1)]] = Field([1, 2, 3], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _combine_axes(cls, content: Any) -> Any:
+        axes = content.get("axes") if isinstance(content, dict) else None
+        own = content.get("variants", {}) if axes else None
+        if not isinstance(axes, dict) or not isinstance(own, dict):
+            return content
+        if not all(isinstance(values, list) for values in axes.values()):
+            return content
+        combinations = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+        return {**content, "variants": {**{_name(chosen): chosen for chosen in combinations}, **own}}
 
     def config(self, variant: str, **cell: Any) -> RunConfig:
         """The run of one variant; `cell` gives what `DECIDED_ELSEWHERE` names."""
@@ -46,6 +72,45 @@ class Scenario(BaseModel):
         names = list(self.variants)
         before = names[:-1] if self.compare == "previous" else [names[0]] * (len(names) - 1)
         return dict(zip(names[1:], before, strict=True))
+
+    def changed(
+        self,
+        settings: Mapping[str, Any],
+        folds: Sequence[int] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> Scenario:
+        """With other shared settings, folds or seeds, checked like a file.
+
+        Raises SettingError for a setting that a variant gives itself, and as `read_scenario` does.
+        """
+        for name in settings:
+            if givers := [variant for variant, own in self.variants.items() if name in own]:
+                raise SettingError(
+                    f"Setting {name!r}: variant {givers[0]!r} of {self.name} gives it itself; change it in the file, "
+                    "or choose among the variants (ONLY)."
+                )
+        cells = {"folds": list(folds or self.folds), "seeds": list(seeds or self.seeds)}
+        scenario = self.model_copy(update={"settings": {**self.settings, **settings}, **cells})
+        _check_variants(scenario, f"scenario {self.name}")
+        return scenario
+
+    def only(self, wanted: Mapping[str, Any]) -> Scenario:
+        """Those variants whose settings have the wanted value, or one of a list of values."""
+        kept = self.configs()
+        known = [name for name in RunConfig.model_fields if name not in DECIDED_ELSEWHERE]
+        for name, value in wanted.items():
+            if name not in known:
+                raise SettingError(f"{name!r} does not tell variants apart.{nearest(name, known)}")
+            values = value if isinstance(value, list) else [value]
+            kept = {key: config for key, config in kept.items() if config.settings()[name] in values}
+        if not kept:
+            raise SettingError(f"no variant of scenario {self.name} has {dict(wanted)}; loosen the choice.")
+        return self.model_copy(update={"variants": {name: self.variants[name] for name in kept}})
+
+
+def _name(chosen: Mapping[str, Any]) -> str:
+    """What a combination is called: "n_fa 5, whole_tumor, mixed"."""
+    return ", ".join(value if isinstance(value, str) else f"{name} {value}" for name, value in chosen.items())
 
 
 def read_scenario(path: str | Path) -> Scenario:
@@ -72,18 +137,29 @@ def read_scenario(path: str | Path) -> Scenario:
         raise DataError(
             f"{path}: {place}: {first['msg'][0].lower() + first['msg'][1:]}; compare it with scenarios/ladder.yaml."
         ) from None
+    _check_variants(scenario, str(path))
+    return scenario
+
+
+def _check_variants(scenario: Scenario, where: str) -> None:
+    """SettingError, naming `where` and the variant, for one that is no run, or the same run as another."""
+    if len(scenario.variants) < 2:
+        raise SettingError(
+            f"{where}: has {len(scenario.variants)} variants, but comparing needs two; add some."
+        )
     for name, own in scenario.variants.items():
         if given := sorted({*scenario.settings, *own} & {*DECIDED_ELSEWHERE}):
             raise SettingError(
-                f"{path}, variant {name!r}: {given[0]} is given on the command line; leave it out here."
+                f"{where}, variant {name!r}: {given[0]} is given on the command line; leave it out here."
             )
         try:
-            scenario.config(name, cohort="any")
+            for fold in scenario.folds:
+                scenario.config(name, cohort="any", fold=fold)
         except SettingError as error:
-            raise SettingError(f"{path}, variant {name!r}: {error}") from None
-    runs = {name: config.settings() for name, config in scenario.configs().items()}
-    if same := [name for name, run in runs.items() if [*runs.values()].count(run) > 1]:
-        raise SettingError(
-            f"{path}: {same[0]!r} and {same[1]!r} are the same run; change a setting or drop one."
-        )
-    return scenario
+            raise SettingError(f"{where}, variant {name!r}: {error}") from None
+    seen: dict[str, str] = {}
+    for name, config in scenario.configs().items():
+        if (other := seen.setdefault(config.model_dump_json(), name)) != name:
+            raise SettingError(
+                f"{where}: {other!r} and {name!r} are the same run; change a setting or drop one."
+            )

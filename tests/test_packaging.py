@@ -18,9 +18,11 @@ from packaging.utils import canonicalize_name
 import mixsup_lib
 
 ROOT = Path(__file__).resolve().parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 RUNTIME = [Requirement(line) for line in PROJECT["dependencies"]]
-EXTRAS = [Requirement(line) for lines in PROJECT["optional-dependencies"].values() for line in lines]
+GROUPS = [*PROJECT["optional-dependencies"].values(), *PYPROJECT["dependency-groups"].values()]
+EXTRAS = [Requirement(line) for lines in GROUPS for line in lines]
 PINS = {canonicalize_name(requirement.name): str(requirement.specifier) for requirement in RUNTIME + EXTRAS}
 TOOLS = {"jupyterlab", "papermill", "nbconvert", "ipywidgets", "matplotlib"}
 """Dependencies that are run as programs or imported by notebooks, whether or not the library imports them too."""
@@ -141,6 +143,17 @@ def test_the_makefile_reads_the_torch_pin_from_pyproject():
     text = make("--always-make", "test")
     assert f'"torch{PINS["torch"]}+cpu"' in text
     assert text.index('"torch==') < text.index('--editable ".[test]"')
+
+
+def test_make_grid_installs_the_pinned_snakemake_and_hands_its_settings_on():
+    text = make(
+        "--always-make", "grid", "SCENARIO=paper", "COHORT=my scans", "SET=preset=tiny a=0.5", "DRY=1"
+    )
+    assert f'"snakemake{PINS["snakemake"]}"' in text
+    call = text.rstrip().splitlines()[-1]
+    assert call.startswith(".venv/bin/python workflow/run_grid.py paper")
+    assert '--cohort "my scans"' in call and "--set preset=tiny a=0.5" in call and "--dry-run" in call
+    assert "--status" in make("grid-status", "SCENARIO=smoke")
 
 
 def test_an_unsuitable_python_or_torch_choice_is_one_clear_sentence(tmp_path):

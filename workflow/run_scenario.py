@@ -1,6 +1,6 @@
 """Train the variants of a scenario file that are not there yet, and record their comparison.
 
-    python workflow/run_scenario.py scenarios/ladder.yaml COHORT [--folds 1 2 3] [--seeds 0] [--also RUNS] [--dry-run]
+    python workflow/run_scenario.py scenarios/ladder.yaml COHORT [--folds 1 2] [--seeds 0 1] [--also RUNS] [--dry-run]
 
 Runs go to runs/SCENARIO-COHORT, one after the other; finished ones there, and in the folders named by `--also`, are not
 trained again, an interrupted one resumes. Then data/results/SCENARIO-COHORT.csv (a row per run, test patient and
@@ -19,7 +19,7 @@ import pandas as pd
 from record import record
 
 from mixsup_lib import plots, results, variant_plots
-from mixsup_lib.errors import DataError, MixsupError
+from mixsup_lib.errors import DataError, MixsupError, SettingError
 from mixsup_lib.files import atomic_path
 from mixsup_lib.scenario import Scenario, read_scenario
 from mixsup_lib.variants import dice_by_variant, readable_variants, runs_of, variant_table
@@ -75,18 +75,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scenario", type=Path)
     parser.add_argument("cohort", type=Path)
-    parser.add_argument("--folds", nargs="+", type=int, default=[1, 2, 3])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--folds", nargs="+", type=int, help="instead of those of the scenario")
+    parser.add_argument("--seeds", nargs="+", type=int, help="instead of those of the scenario")
     parser.add_argument(
         "--also", nargs="+", type=Path, default=[], help="folders with runs that may be used too"
     )
     parser.add_argument("--dry-run", action="store_true", help="say what is missing, train nothing")
     call = parser.parse_args()
     try:
-        scenario = read_scenario(call.scenario)
+        scenario = read_scenario(call.scenario).changed({}, folds=call.folds, seeds=call.seeds)
+        if scenario.compare == "supervision":
+            raise SettingError(
+                f"{call.scenario}: compares the two kinds of supervision: `make grid` trains it, "
+                "workflow/record_results.py records it."
+            )
         name = f"{scenario.name}-{call.cohort.name}"
         out = Path("runs") / name
-        cells = [{"fold": fold, "seed": seed} for fold in call.folds for seed in call.seeds]
+        cells = [{"fold": fold, "seed": seed} for fold in scenario.folds for seed in scenario.seeds]
         left = missing(scenario, cells, finished([out, *call.also], call.cohort.name))
         print(f"{len(cells) * len(scenario.variants)} runs, {len(left)} to train")
         for number, (variant, cell) in enumerate(left, start=1):
@@ -95,7 +100,7 @@ def main() -> None:
                 train(scenario, variant, {**cell, "cohort": call.cohort, "out": out})
         if not call.dry_run:
             frame = finished([out, *call.also], call.cohort.name)
-            cell = frame["fold"].isin(call.folds) & frame["seed"].isin(call.seeds)
+            cell = frame["fold"].isin(scenario.folds) & frame["seed"].isin(scenario.seeds)
             write(scenario, name, frame[cell])
     except MixsupError as error:
         sys.exit(str(error))

@@ -1,0 +1,240 @@
+"""Train the runs of a scenario that have not finished, several at a time, and make their table.
+
+    python workflow/run_grid.py SCENARIO [--cohort FOLDER] [--cores N] [--dry-run]
+    python workflow/run_grid.py SCENARIO --status
+
+SCENARIO is a file, or the name of one in scenarios/. Runs go to runs/SCENARIO-COHORT; what has finished there is never
+run again, an interrupted run resumes. docs/grid.md says more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+import torch
+from grid_plan import Plan, read_plan
+from grid_progress import expected_time, failed_cells, in_words, last_line, progress, report
+from grid_step import make_table
+
+from mixsup_lib.__main__ import parse_settings
+from mixsup_lib.errors import DataError, MixsupError, SettingError, nearest
+from mixsup_lib.gpus import gpu_places
+from mixsup_lib.grid import cells_of, part_of
+from mixsup_lib.phantom import write_phantom
+from mixsup_lib.scenario import Scenario, read_scenario
+
+RUNS, STORES, SCENARIOS = Path("runs"), Path("data/stores"), Path("scenarios")
+PHANTOMS = {
+    Path("data/phantom-tiny"): {"patients": 12, "voxel_mm": 5.0},
+    Path("data/phantom-seed1"): {"seed": 1},
+}
+"""Cohorts that are made where they are missing."""
+
+SNAKEFILE = Path(__file__).resolve().with_name("Snakefile")
+BETWEEN_LINES = 60.0
+"""Seconds between two lines of progress."""
+
+
+def find_scenario(name: str) -> Scenario:
+    """The scenario of a file, or by its name in scenarios/."""
+    known = sorted(path.stem for path in SCENARIOS.glob("*.yaml"))
+    if Path(name).suffix == ".yaml":
+        return read_scenario(name)
+    if name not in known:
+        raise SettingError(f"no scenario {name!r}.{nearest(name, known)} There are {', '.join(known)}.")
+    return read_scenario(SCENARIOS / f"{name}.yaml")
+
+
+def cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_cohort(scenario: Scenario) -> Path:
+    """The small phantom for runs of seconds, else the one that results are reported on."""
+    tiny = all(config.preset == "tiny" for config in scenario.configs().values())
+    return Path("data/phantom-tiny" if tiny else "data/phantom-seed1")
+
+
+def make_plan(call: argparse.Namespace, scenario: Scenario, cohort: Path) -> Plan:
+    """All cells, and those of this start: the missing ones of this machine's part."""
+    out = (RUNS / f"{scenario.name}-{cohort.resolve().name}").resolve()
+    cells, left_out = cells_of(scenario, cohort.resolve(), out, STORES.resolve())
+    for why in dict.fromkeys(left_out.values()):
+        variants = [variant for variant, reason in left_out.items() if reason == why]
+        print(f"left out: {len(variants)} variants, such as {variants[0]!r}. {why}")
+    places = gpu_places(os.environ, torch.cuda.device_count(), call.per_gpu)
+    mine = part_of(cells, *call.part)
+    return Plan(scenario, cells, [cell for cell in mine if not cell.finished()], call.cores, places)
+
+
+@contextmanager
+def held(path: Path) -> Iterator[IO | None]:
+    """Hold the lock of a grid, or None where another process does. Whoever inherits the file holds it too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+        else:
+            yield file
+
+
+def snakemake(work: Path, plan: Plan, *options: str) -> list[str]:
+    """The command that starts Snakemake in `work`, which holds nothing but this start."""
+    beside = Path(sys.prefix, "workflow/bin/snakemake")
+    program = beside if beside.exists() else shutil.which("snakemake")
+    if program is None:
+        raise DataError(f"Snakemake is missing ({beside}); `make grid` installs it.")
+    plan.write(work / "plan.json")
+    command = [program, "--snakefile", SNAKEFILE, "--directory", work, "--configfile", work / "plan.json"]
+    command += ["--cores", plan.cores, "--resources", f"gpu={len(plan.places)}", "--scheduler", "greedy"]
+    command += ["--keep-going", "--nolock", "--drop-metadata", "--forcerun", "table", "--nocolor"]
+    command += ["--runtime-source-cache-path", work / "source-cache", *options]
+    return [str(part) for part in command]
+
+
+def show(plan: Plan) -> None:
+    """The dry run: every cell of this start, and Snakemake's count of jobs."""
+    for cell in plan.todo:
+        print(f"  to run: {cell.name}")
+    with tempfile.TemporaryDirectory() as work:
+        subprocess.run(snakemake(Path(work), plan, "--dry-run", "--quiet", "rules"), check=True)
+
+
+def train(plan: Plan, work: Path, lock: IO) -> None:
+    """Start Snakemake, say once a minute how far it is, end on the table. DataError names the cells that failed."""
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    with open(work / "snakemake.log", "w") as log:
+        process = subprocess.Popen(
+            snakemake(work, plan),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            pass_fds=[lock.fileno()],
+        )
+        try:
+            while process.poll() is None:
+                try:
+                    process.wait(BETWEEN_LINES)
+                except subprocess.TimeoutExpired:
+                    print(progress(plan, work, RUNS, datetime.now()), flush=True)
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            raise
+    if failed := failed_cells(plan, work):
+        if any(cell.finished() for cell in plan.cells):
+            print(make_table(plan))
+        raise DataError(report(failed, work, len(plan.todo)))
+    if process.returncode:
+        raise DataError(f"the table could not be made: {last_line(work / 'table.log')}")
+    print(plan.table.with_suffix(".md").read_text(encoding="utf-8"))
+
+
+def start(call: argparse.Namespace) -> None:
+    """Say what there is to do, and do it unless this is a dry run."""
+    scenario, cohort = chosen(call)
+    if cohort in PHANTOMS and not call.dry_run:
+        write_phantom(cohort, **PHANTOMS[cohort], workers=call.cores)
+    if cohort in PHANTOMS and not cohort.exists():
+        cells = len(scenario.variants) * len(scenario.folds) * len(scenario.seeds)
+        print(f"{scenario.name} on {cohort}, a phantom that is made first: {cells} runs, none finished")
+        return
+    plan = make_plan(call, scenario, cohort)
+    work = work_folder(call, scenario, cohort)
+    finished = sum(cell.finished() for cell in plan.cells)
+    counts = (
+        f"{len(plan.cells)} runs, {finished} finished, {len(plan.todo)} to run, {plan.at_a_time} at a time"
+    )
+    print(f"{work.name}: {counts}")
+    print(f"expected time: {in_words(expected_time(plan.todo, plan.at_a_time, RUNS))}", flush=True)
+    if call.dry_run:
+        show(plan)
+        return
+    with held(work.with_name(f"{work.name}.lock")) as lock:
+        if lock is None:
+            raise DataError(
+                f"{work.name} is running already; wait for it, or see how far it is: make grid-status."
+            )
+        train(plan, work, lock)
+
+
+def status(call: argparse.Namespace) -> None:
+    """Say how far the latest start is."""
+    work = work_folder(call, *chosen(call))
+    if not (work / "plan.json").exists():
+        raise DataError(f"{work.name} has not been started.")
+    plan = read_plan(work / "plan.json")
+    with held(work.with_name(f"{work.name}.lock")) as lock:
+        if lock is None:
+            print(f"{work.name} is running\n{progress(plan, work, RUNS, datetime.now())}")
+        elif failed := [cell for cell in plan.todo if not cell.finished()]:
+            raise DataError(f"{work.name} is not running; {report(failed, work, len(plan.todo))}")
+        else:
+            print(f"{work.name} has finished: {plan.table.with_suffix('.md')}")
+
+
+def chosen(call: argparse.Namespace) -> tuple[Scenario, Path]:
+    """The scenario with the settings and the choice of the call, and its cohort."""
+    scenario = find_scenario(call.scenario)
+    scenario = scenario.changed(parse_settings(call.set), folds=call.folds, seeds=call.seeds)
+    scenario = scenario.only(parse_settings(call.only))
+    return scenario, call.cohort or default_cohort(scenario)
+
+
+def work_folder(call: argparse.Namespace, scenario: Scenario, cohort: Path) -> Path:
+    """Where Snakemake works: a folder per grid and part, so that two grids do not meet."""
+    number, parts = call.part
+    part = f"-part{number}of{parts}" if parts > 1 else ""
+    return (RUNS / ".grid" / f"{scenario.name}-{cohort.resolve().name}{part}").resolve()
+
+
+def part(text: str) -> tuple[int, int]:
+    """ "2/3" -> (2, 3)."""
+    number, parts = text.split("/")
+    return int(number), int(parts)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("scenario")
+    parser.add_argument("--cohort", type=Path, help="without it a phantom")
+    parser.add_argument("--folds", nargs="+", type=int, help="instead of those of the scenario")
+    parser.add_argument("--seeds", nargs="+", type=int, help="instead of those of the scenario")
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="shared settings")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME=VALUES", help="only these variants")
+    parser.add_argument("--cores", type=int, default=cores(), help="CPU cores to use (default: all)")
+    parser.add_argument("--per-gpu", type=int, default=1, help="runs at a time on each GPU")
+    parser.add_argument("--part", type=part, default=(1, 1), metavar="I/N", help="this machine's part of N")
+    parser.add_argument("--dry-run", action="store_true", help="show the plan, train nothing")
+    parser.add_argument("--status", action="store_true", help="say how far the latest start is")
+    call = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        status(call) if call.status else start(call)
+    except MixsupError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("Interrupted; the same command continues.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
