@@ -61,3 +61,13 @@ def test_a_scenario_is_trained_once_and_recorded(phantom, tmp_path):
 def test_a_fault_is_one_sentence(phantom, tmp_path):
     wrong = call(tmp_path, phantom, variants={"a": {"branhc": "deep"}, "b": {}})
     assert wrong.returncode == 1 and "branch" in wrong.stderr and "Traceback" not in wrong.stderr
+    arms = call(tmp_path, phantom, compare="supervision")
+    assert arms.returncode == 1 and "make grid" in arms.stderr and "Traceback" not in arms.stderr
+
+
+def test_the_files_own_folds_and_seeds_are_taken(phantom, tmp_path):
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({**SCENARIO, "folds": [2], "seeds": [0, 1]}))
+    command = [sys.executable, ROOT / "workflow/run_scenario.py", "own.yaml", phantom, "--dry-run"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    plan = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert "4 runs, 4 to train" in plan.stdout and "fold 2, seed 1" in plan.stdout

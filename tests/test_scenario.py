@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mixsup_lib.errors import DataError, MixsupError
-from mixsup_lib.scenario import read_scenario
+from mixsup_lib.errors import DataError, MixsupError, SettingError
+from mixsup_lib.paper import TASKS
+from mixsup_lib.scenario import Scenario, read_scenario
 
 ROOT = Path(__file__).resolve().parent.parent
 GOOD = {
@@ -66,11 +67,81 @@ def test_the_ladder_changes_one_thing_at_a_time():
         ({"name": "../elsewhere"}, "name"),
         ({"extra": 1}, "extra"),
         ({"settings": {"seed": 1}}, "seed is given"),
+        ({"axes": {"a": 0.5}}, "axes.a"),
+        ({"axes": {"a": []}}, "axes.a"),
+        ({"axes": {"branhc": ["deep"]}}, "branch"),
+        ({"folds": [1, 6]}, "fold is 6"),
+        ({"folds": []}, "folds"),
+        ({"seeds": ["one"]}, "seeds.0"),
     ],
 )
 def test_a_fault_is_one_sentence_that_names_the_file(changes, words, tmp_path):
     with pytest.raises(MixsupError, match="scenario.yaml") as fault:
         read_scenario(written(tmp_path, **changes))
+    assert words in str(fault.value) and "\n" not in str(fault.value)
+
+
+AXES = {"n_fa": [5, 15], "supervision": ["standard", "mixed"]}
+
+
+def test_axes_stand_for_all_combinations_and_variants_add_to_them(tmp_path):
+    scenario = read_scenario(written(tmp_path, axes=AXES, variants={"all": {"n_fa": 40}}))
+    assert list(scenario.variants) == [
+        "n_fa 5, standard",
+        "n_fa 5, mixed",
+        "n_fa 15, standard",
+        "n_fa 15, mixed",
+        "all",
+    ]
+    assert scenario.variants["n_fa 15, mixed"] == {"supervision": "mixed", "n_fa": 15}
+    content = {name: value for name, value in GOOD.items() if name != "variants"}
+    (tmp_path / "axes.yaml").write_text(yaml.safe_dump({**content, "axes": AXES}))
+    assert len(read_scenario(tmp_path / "axes.yaml").variants) == 4
+
+
+def test_what_is_written_back_is_the_same_scenario(tmp_path):
+    scenario = read_scenario(written(tmp_path, axes=AXES, variants={}, folds=[2, 4]))
+    again = Scenario.model_validate(scenario.model_dump())
+    assert again.variants == scenario.variants and again.folds == [2, 4] and again.seeds == [0]
+
+
+def test_the_papers_sixty_runs_their_partners_and_the_upper_line():
+    scenario = read_scenario(ROOT / "scenarios" / "paper.yaml")
+    configs = [config for config in scenario.configs().values() for _ in scenario.folds]
+    mixed = [config for config in configs if config.supervision == "mixed"]
+    upper = [config for config in configs if config.n_fa == 228]
+    assert (len(configs), len(mixed), len(upper)) == (140, 60, 20)
+    assert {config.supervision for config in upper} == {"standard"}
+    assert {(config.n_fa, config.task) for config in mixed} == {
+        (n, task) for n in (5, 15, 30) for task in TASKS
+    }
+    assert {config.iterations for config in configs} == {10_000}
+
+
+def test_shared_settings_folds_and_seeds_can_be_changed_and_variants_chosen(tmp_path):
+    scenario = read_scenario(written(tmp_path, axes=AXES, variants={}))
+    other = scenario.changed({"iterations": 7}, folds=[4], seeds=[1, 2]).only({"n_fa": [5]})
+    assert list(other.variants) == ["n_fa 5, standard", "n_fa 5, mixed"]
+    assert (other.folds, other.seeds) == ([4], [1, 2])
+    assert {config.iterations for config in other.configs().values()} == {7}
+    assert list(scenario.only({"supervision": "mixed", "n_fa": 5}).variants) == ["n_fa 5, mixed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda scenario: scenario.changed({"n_fa": 3}), "gives it itself"),
+        (lambda scenario: scenario.changed({"itrations": 3}), "'iterations'"),
+        (lambda scenario: scenario.changed({}, folds=[6]), "fold is 6"),
+        (lambda scenario: scenario.changed({"seed": 3}), "seed is given"),
+        (lambda scenario: scenario.only({"nfa": 5}), "'n_fa'"),
+        (lambda scenario: scenario.only({"fold": 1}), "does not tell variants apart"),
+        (lambda scenario: scenario.only({"n_fa": 6}), "no variant"),
+    ],
+)
+def test_a_change_that_cannot_be_is_one_sentence(change, words, tmp_path):
+    with pytest.raises(SettingError) as fault:
+        change(read_scenario(written(tmp_path, axes=AXES, variants={})))
     assert words in str(fault.value) and "\n" not in str(fault.value)
 
 

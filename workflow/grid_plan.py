@@ -1,4 +1,4 @@
-"""The plan of a grid as a file: what `run_grid.py` decides, the Snakefile orders and `grid_step.py` carries out."""
+"""The plan of a grid as a file: what `run_grid.py` decides and the Snakefile and its scripts carry out."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from mixsup_lib import run_notebook
 from mixsup_lib.config import make_config
 from mixsup_lib.errors import DataError
 from mixsup_lib.files import write_json
@@ -14,7 +15,7 @@ from mixsup_lib.grid import Cell
 from mixsup_lib.runs import store_folder
 from mixsup_lib.scenario import Scenario
 
-STEP = Path(__file__).resolve().with_name("grid_step.py")
+HERE = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,13 @@ class Plan:
 
     def write(self, path: Path) -> None:
         """As JSON; the Snakefile reads it as its config."""
-        todo = [
-            {
-                "key": cell.key,
-                "store": store_folder(cell.config).name,
-                "threads": cell.config.threads,
-                "gpu": int(self.on_gpu(cell)),
-            }
-            for cell in self.todo
-        ]
+        todo = []
+        for cell in self.todo:
+            notebook = path.resolve().parent / "notebooks" / f"{cell.key}.ipynb"
+            entry = {"key": cell.key, "folder": str(cell.folder), "notebook": str(notebook)}
+            entry |= {"threads": cell.config.threads, "gpu": int(self.on_gpu(cell))}
+            entry |= {"store": store_folder(cell.config).name}
+            todo.append(entry | {"command": run_notebook.command(cell.config, cell.given, notebook)})
         content = {
             "scenario": self.scenario.model_dump(),
             "cells": [[cell.variant, dict(cell.given), str(cell.folder)] for cell in self.cells],
@@ -63,7 +62,7 @@ class Plan:
             "table": str(self.table),
             "plan": str(path),
             "python": sys.executable,
-            "step": str(STEP),
+            "scripts": str(HERE),
         }
         write_json(path, content)
 

@@ -8,71 +8,23 @@ python workflow/grid_step.py table PLAN
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
-import platform
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
-from filelock import FileLock
 from grid_plan import Plan, read_plan
 
-from mixsup_lib import results, run_notebook
+from mixsup_lib import results
 from mixsup_lib.cohort import find_cohort
 from mixsup_lib.errors import MixsupError
 from mixsup_lib.files import atomic_path, write_text
-from mixsup_lib.gpus import take_place
-from mixsup_lib.grid import Cell
 from mixsup_lib.runs import open_store, store_folder
 from mixsup_lib.variants import dice_by_variant, readable_variants, variant_table
-
-ATTEMPTS = 3
-"""Kernels that start at the same time can race for ports; then the notebook is started again."""
 
 
 def prepare_store(plan: Plan, name: str, workers: int) -> None:
     """The prepared slices that the cells named by `name` share."""
     cell = next(cell for cell in plan.todo if store_folder(cell.config).name == name)
     open_store(cell.config, find_cohort(cell.config.cohort), workers=workers)
-
-
-def run_cell(plan: Plan, cell: Cell) -> int:
-    """Execute the run notebook; returns papermill's exit status. A copy of metrics.json says that it is done."""
-    notebook = Path("notebooks") / f"{cell.key}.ipynb"
-    running = Path("running") / cell.key
-    running.parent.mkdir(parents=True, exist_ok=True)
-    running.touch()
-    try:
-        cell.folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(cell.folder.with_name(f"{cell.folder.name}.lock")):
-            pass  # a run that outlived the grid that started it: wait for it
-        status = 0 if cell.finished() else _execute(plan, cell, notebook)
-    finally:
-        running.unlink(missing_ok=True)
-    if cell.finished() and notebook.stat().st_size:
-        with atomic_path(cell.folder / "run.ipynb") as temporary:
-            shutil.copyfile(notebook, temporary)
-    if status == 0:
-        shutil.copyfile(cell.folder / "metrics.json", Path("finished") / cell.key / "metrics.json")
-    return status
-
-
-def _execute(plan: Plan, cell: Cell, notebook: Path) -> int:
-    command = run_notebook.command(cell.config, cell.given, notebook.resolve())
-    gpus = Path(f"../gpus-{platform.node()}")
-    with take_place(plan.places, gpus) if plan.on_gpu(cell) else contextlib.nullcontext() as gpu:
-        environment = os.environ if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
-        for _ in range(ATTEMPTS):
-            with open(notebook.with_suffix(".log"), "w+", encoding="utf-8") as log:
-                done = subprocess.run(
-                    command, env=environment, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
-                )
-                log.seek(0)
-                if done.returncode == 0 or not run_notebook.may_pass(log.read()):
-                    break
-    return done.returncode
 
 
 def make_table(plan: Plan) -> str:
@@ -96,18 +48,15 @@ def make_table(plan: Plan) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     steps = parser.add_subparsers(dest="step", required=True)
-    for name in ("store", "run", "table"):
+    for name in ("store", "table"):
         steps.add_parser(name).add_argument("plan", type=Path)
     steps.choices["store"].add_argument("store")
     steps.choices["store"].add_argument("--workers", type=int, default=1)
-    steps.choices["run"].add_argument("cell")
     call = parser.parse_args()
     try:
         plan = read_plan(call.plan)
         if call.step == "store":
             prepare_store(plan, call.store, call.workers)
-        elif call.step == "run":
-            return run_cell(plan, next(cell for cell in plan.todo if cell.key == call.cell))
         else:
             make_table(plan)
     except MixsupError as error:

@@ -73,8 +73,9 @@ def make_plan(call: argparse.Namespace, scenario: Scenario, cohort: Path) -> Pla
     out = (RUNS / f"{scenario.name}-{cohort.resolve().name}").resolve()
     cells, left_out = cells_of(scenario, cohort.resolve(), out, STORES.resolve())
     for why in dict.fromkeys(left_out.values()):
-        variants = [variant for variant, reason in left_out.items() if reason == why]
-        print(f"left out: {len(variants)} variants, such as {variants[0]!r}. {why}")
+        first, *others = [variant for variant, reason in left_out.items() if reason == why]
+        more = f" and {len(others)} more" if others else ""
+        print(f"left out: {first!r}{more}. {why}")
     places = gpu_places(os.environ, torch.cuda.device_count(), call.per_gpu)
     mine = part_of(cells, *call.part)
     return Plan(scenario, cells, [cell for cell in mine if not cell.finished()], call.cores, places)
@@ -93,12 +94,18 @@ def held(path: Path) -> Iterator[IO | None]:
             yield file
 
 
+def snakemake_program() -> Path | None:
+    """Snakemake of the environment of its own that `make grid` sets up, else one on the PATH."""
+    own = Path(sys.prefix, "workflow/bin/snakemake")
+    found = own if own.exists() else shutil.which("snakemake")
+    return Path(found) if found else None
+
+
 def snakemake(work: Path, plan: Plan, *options: str) -> list[str]:
     """The command that starts Snakemake in `work`, which holds nothing but this start."""
-    beside = Path(sys.prefix, "workflow/bin/snakemake")
-    program = beside if beside.exists() else shutil.which("snakemake")
+    program = snakemake_program()
     if program is None:
-        raise DataError(f"Snakemake is missing ({beside}); `make grid` installs it.")
+        raise DataError("Snakemake is not installed; `make grid` installs it.")
     plan.write(work / "plan.json")
     command = [program, "--snakefile", SNAKEFILE, "--directory", work, "--configfile", work / "plan.json"]
     command += ["--cores", plan.cores, "--resources", f"gpu={len(plan.places)}", "--scheduler", "greedy"]
@@ -112,7 +119,11 @@ def show(plan: Plan) -> None:
     for cell in plan.todo:
         print(f"  to run: {cell.name}")
     with tempfile.TemporaryDirectory() as work:
-        subprocess.run(snakemake(Path(work), plan, "--dry-run", "--quiet", "rules"), check=True)
+        command = snakemake(Path(work), plan, "--dry-run", "--quiet", "rules", "host")
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise DataError(f"Snakemake cannot plan this: {done.stdout}{done.stderr}")
+    print("\nJob stats:" + done.stdout.split("Job stats:")[-1].split("Reasons:")[0].rstrip())
 
 
 def train(plan: Plan, work: Path, lock: IO) -> None:
@@ -138,8 +149,10 @@ def train(plan: Plan, work: Path, lock: IO) -> None:
             process.wait()
             raise
     if failed := failed_cells(plan, work):
-        if any(cell.finished() for cell in plan.cells):
+        try:
             print(make_table(plan))
+        except DataError as error:
+            print(f"no table yet: {error}")
         raise DataError(report(failed, work, len(plan.todo)))
     if process.returncode:
         raise DataError(f"the table could not be made: {last_line(work / 'table.log')}")
