@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-GUIDES = [ROOT / "docs" / f"{name}.md" for name in ("instructor-guide", "participant-guide", "glossary")]
-INSTRUCTOR, PARTICIPANT, GLOSSARY = GUIDES
+GUIDES = [
+    ROOT / "docs" / f"{name}.md" for name in ("instructor-guide", "participant-guide", "glossary", "grid")
+]
+INSTRUCTOR, PARTICIPANT, GLOSSARY, _ = GUIDES
 TABLE = re.compile(r"^\| from \| minutes \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", re.M)
 TERM = re.compile(r"^\*\*(.+?)\*\* \((\d\d(?:, \d\d)*)\)\. ", re.M)
 guides = pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)

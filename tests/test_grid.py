@@ -107,7 +107,7 @@ def test_killed_and_started_again_only_the_missing_runs_run_and_a_fault_stops_no
     assert {path: path.stat().st_mtime_ns for path in dates} == dates
 
     status, out, errors = finish(start(tmp_path, phantom, "--status"))
-    assert status == 0 and "has finished" in out
+    assert status == 0 and "is not running" in out and "1 done, 0 running, 0 left" in out
 
     alone = tmp_path / "alone"  # the same runs without a grid, never interrupted
     alone.mkdir()

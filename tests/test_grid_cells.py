@@ -73,7 +73,8 @@ def test_parts_share_all_cells_and_no_two_have_the_same(phantom, tmp_path):
     found, _ = cells(tmp_path, phantom, folds=[1, 2, 3, 4, 5])
     parts = [part_of(found, number, 3) for number in (1, 2, 3)]
     assert sorted(cell.key for part in parts for cell in part) == sorted(cell.key for cell in found)
-    assert {cell.variant for cell in parts[0]} == {"standard", "mixed"}
+    for part in part_of(found, 1, 2), part_of(found, 2, 2):
+        assert sorted(cell.variant for cell in part).count("mixed") in (2, 3) and len(part) == 5
     with pytest.raises(SettingError, match="part 4 of 3"):
         part_of(found, 4, 3)
 

@@ -13,6 +13,8 @@ from mixsup_lib.runs import store_folder
 NAMED = 10
 """As many failed runs are named in one sentence."""
 
+NOTHING = "no output"
+
 
 def expected_time(cells: list[Cell], at_a_time: int, runs: Path) -> float | None:
     """Seconds that these cells will take, judged by the finished runs below `runs`; None where that is not known."""
@@ -48,6 +50,11 @@ def failed_cells(plan: Plan, work: Path) -> list[Cell]:
     return [cell for cell in plan.todo if not (work / "finished" / cell.key / "metrics.json").exists()]
 
 
+def has_log(cell: Cell, work: Path) -> bool:
+    """Did the notebook of this cell print a fault?"""
+    return last_line(work / "notebooks" / f"{cell.key}.log") != NOTHING
+
+
 def report(failed: list[Cell], work: Path, of: int) -> str:
     """One sentence that names the cells that failed, with the reason and the notebook of the first."""
     for store in {store_folder(cell.config).name for cell in failed}:
@@ -63,4 +70,4 @@ def report(failed: list[Cell], work: Path, of: int) -> str:
 def last_line(log: Path) -> str:
     """The last line of a log that says something."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+    return next((line.strip() for line in reversed(lines) if line.strip()), NOTHING)

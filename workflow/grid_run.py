@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,7 @@ def run_cell(cell: dict, places: list[str]) -> int:
     folder, notebook = Path(cell["folder"]), Path(cell["notebook"])
     metrics, running = folder / "metrics.json", Path("running") / cell["key"]
     running.parent.mkdir(parents=True, exist_ok=True)
-    running.touch()
+    running.write_text(str(os.getpid()))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f"{folder.name}.lock")):
@@ -47,20 +48,25 @@ def run_cell(cell: dict, places: list[str]) -> int:
 
 def _execute(command: list[str], notebook: Path, places: list[str]) -> int:
     gpus = Path(f"../gpus-{platform.node()}")  # beside the folders of all grids of this machine
+    printed = notebook.with_suffix(".log")
     with take_place(places, gpus) if places else contextlib.nullcontext() as gpu:
         environment = os.environ if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
         for _ in range(ATTEMPTS):
-            with open(notebook.with_suffix(".log"), "w+", encoding="utf-8") as log:
-                done = subprocess.run(
-                    command, env=environment, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
-                )
-                log.seek(0)
-                if done.returncode == 0 or not may_pass(log.read()):
-                    break
+            with open(printed, "w", encoding="utf-8") as log:
+                try:
+                    done = subprocess.run(
+                        command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                    )
+                except KeyboardInterrupt:
+                    printed.unlink()  # stopped from outside: no fault of the run
+                    raise
+            if done.returncode == 0 or not may_pass(printed.read_text(encoding="utf-8", errors="replace")):
+                break
     return done.returncode
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the notebook as well
     plan = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     todo = {cell["key"]: cell for cell in plan["todo"]}
     sys.exit(run_cell(todo[sys.argv[2]], plan["places"]))

@@ -18,14 +18,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO
 
 import torch
 from grid_plan import Plan, read_plan
-from grid_progress import expected_time, failed_cells, in_words, last_line, progress, report
+from grid_progress import expected_time, failed_cells, has_log, in_words, last_line, progress, report
 from grid_step import make_table
 
 from mixsup_lib.__main__ import parse_settings
@@ -145,7 +145,10 @@ def train(plan: Plan, work: Path, lock: IO) -> None:
                 except subprocess.TimeoutExpired:
                     print(progress(plan, work, RUNS, datetime.now()), flush=True)
         except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(
+                signal.SIGINT
+            )  # Snakemake starts no other run, but waits for those that it started
+            stop_runs(work)
             process.wait()
             raise
     if failed := failed_cells(plan, work):
@@ -157,6 +160,13 @@ def train(plan: Plan, work: Path, lock: IO) -> None:
     if process.returncode:
         raise DataError(f"the table could not be made: {last_line(work / 'table.log')}")
     print(plan.table.with_suffix(".md").read_text(encoding="utf-8"))
+
+
+def stop_runs(work: Path) -> None:
+    """End the runs that compute now; each continues from its checkpoint later."""
+    for file in (work / "running").rglob("*"):
+        with suppress(OSError, ValueError):  # it may end by itself meanwhile
+            os.kill(int(file.read_text()), signal.SIGTERM)
 
 
 def start(call: argparse.Namespace) -> None:
@@ -195,11 +205,12 @@ def status(call: argparse.Namespace) -> None:
     plan = read_plan(work / "plan.json")
     with held(work.with_name(f"{work.name}.lock")) as lock:
         if lock is None:
-            print(f"{work.name} is running\n{progress(plan, work, RUNS, datetime.now())}")
-        elif failed := [cell for cell in plan.todo if not cell.finished()]:
+            print(f"{work.name} is running")
+        elif failed := [cell for cell in failed_cells(plan, work) if has_log(cell, work)]:
             raise DataError(f"{work.name} is not running; {report(failed, work, len(plan.todo))}")
         else:
-            print(f"{work.name} has finished: {plan.table.with_suffix('.md')}")
+            print(f"{work.name} is not running")
+        print(progress(plan, work, RUNS, datetime.now()))
 
 
 def chosen(call: argparse.Namespace) -> tuple[Scenario, Path]:
@@ -237,7 +248,8 @@ def main() -> int:
     parser.add_argument("--dry-run", action="store_true", help="show the plan, train nothing")
     parser.add_argument("--status", action="store_true", help="say how far the latest start is")
     call = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGINT):  # SIGINT too: a shell's background jobs ignore it
+        signal.signal(number, signal.default_int_handler)
     try:
         status(call) if call.status else start(call)
     except MixsupError as error:
