@@ -13,7 +13,6 @@ from typing import Any
 from mixsup_lib.cohort import find_cohort
 from mixsup_lib.config import RunConfig, make_config
 from mixsup_lib.errors import SettingError
-from mixsup_lib.protocol import Split
 from mixsup_lib.runs import run_folder, split_of
 from mixsup_lib.scenario import Scenario
 
@@ -59,7 +58,6 @@ def cells_of(
     their cells are left out. Raises SettingError where nothing is left, and as `find_cohort` does.
     """
     found = find_cohort(cohort)
-    splits: dict[tuple, Split] = {}
     cells, left_out = [], {}
     where = {"cohort": str(cohort), "out": str(out), "stores": str(stores)}
     for seed in scenario.seeds:
@@ -67,15 +65,12 @@ def cells_of(
             for variant, own in scenario.variants.items():
                 given = {**scenario.settings, **own, **where, "fold": fold, "seed": seed}
                 config = make_config(**given)
-                key = (config.task, config.n_fa, config.n_wa, fold, config.n_folds, config.scenario_seed)
-                key += (config.split_lists,)
                 try:
-                    if key not in splits:
-                        splits[key] = split_of(config, found)
+                    folder = run_folder(config, split_of(config, found))
                 except SettingError as error:
                     left_out[variant] = str(error)
                     continue
-                cells.append(Cell(variant, given, config, run_folder(config, splits[key])))
+                cells.append(Cell(variant, given, config, folder))
     cells = [cell for cell in cells if cell.variant not in left_out]
     if not cells:
         raise SettingError(f"scenario {scenario.name} does not fit {cohort}: {min(left_out.values())}")

@@ -145,9 +145,7 @@ def train(plan: Plan, work: Path, lock: IO) -> None:
                 except subprocess.TimeoutExpired:
                     print(progress(plan, work, RUNS, datetime.now()), flush=True)
         except KeyboardInterrupt:
-            process.send_signal(
-                signal.SIGINT
-            )  # Snakemake starts no other run, but waits for those that it started
+            process.send_signal(signal.SIGINT)  # Snakemake starts no other run, but waits for those
             stop_runs(work)
             process.wait()
             raise
@@ -236,7 +234,7 @@ def part(text: str) -> tuple[int, int]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("scenario")
+    parser.add_argument("scenario", nargs="?", default="", help="a file, or the name of one in scenarios/")
     parser.add_argument("--cohort", type=Path, help="without it a phantom")
     parser.add_argument("--folds", nargs="+", type=int, help="instead of those of the scenario")
     parser.add_argument("--seeds", nargs="+", type=int, help="instead of those of the scenario")
