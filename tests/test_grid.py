@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT / "workflow"))
 
 import grid_progress  # noqa: E402
 import grid_run  # noqa: E402
+import grid_snakemake  # noqa: E402
 import grid_step  # noqa: E402
 import run_grid  # noqa: E402
 from grid_plan import Plan, read_plan  # noqa: E402
@@ -34,7 +35,7 @@ from mixsup_lib.runs import run  # noqa: E402
 from mixsup_lib.scenario import read_scenario  # noqa: E402
 
 needs_snakemake = pytest.mark.skipif(
-    run_grid.snakemake_program() is None and not os.environ.get("CI"),
+    grid_snakemake.snakemake_program() is None and not os.environ.get("CI"),
     reason="Snakemake is not installed: `make grid SCENARIO=smoke` installs it into .venv/workflow",
 )
 VARIANTS = {"standard": {"supervision": "standard"}, "mixed": {}, "third": {"a": 0.5}}

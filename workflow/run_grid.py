@@ -26,6 +26,7 @@ from typing import IO
 import torch
 from grid_plan import Plan, read_plan
 from grid_progress import expected_time, failed_cells, has_log, in_words, last_line, progress, report
+from grid_snakemake import snakemake
 from grid_step import make_table
 
 from mixsup_lib.__main__ import parse_settings
@@ -42,7 +43,6 @@ PHANTOMS = {
 }
 """Cohorts that are made where they are missing."""
 
-SNAKEFILE = Path(__file__).resolve().with_name("Snakefile")
 BETWEEN_LINES = 60.0
 """Seconds between two lines of progress."""
 
@@ -92,26 +92,6 @@ def held(path: Path) -> Iterator[IO | None]:
             yield None
         else:
             yield file
-
-
-def snakemake_program() -> Path | None:
-    """Snakemake of the environment of its own that `make grid` sets up, else one on the PATH."""
-    own = Path(sys.prefix, "workflow/bin/snakemake")
-    found = own if own.exists() else shutil.which("snakemake")
-    return Path(found) if found else None
-
-
-def snakemake(work: Path, plan: Plan, *options: str) -> list[str]:
-    """The command that starts Snakemake in `work`, which holds nothing but this start."""
-    program = snakemake_program()
-    if program is None:
-        raise DataError("Snakemake is not installed; `make grid` installs it.")
-    plan.write(work / "plan.json")
-    command = [program, "--snakefile", SNAKEFILE, "--directory", work, "--configfile", work / "plan.json"]
-    command += ["--cores", plan.cores, "--resources", f"gpu={len(plan.places)}", "--scheduler", "greedy"]
-    command += ["--keep-going", "--nolock", "--drop-metadata", "--forcerun", "table", "--nocolor"]
-    command += ["--runtime-source-cache-path", work / "source-cache", *options]
-    return [str(part) for part in command]
 
 
 def show(plan: Plan) -> None:
