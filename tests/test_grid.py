@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 
@@ -117,6 +118,20 @@ def test_killed_and_started_again_only_the_missing_runs_run_and_a_fault_stops_no
     grid_step.make_table(plan_of(alone, phantom))
     tables = [folder / f"runs/short-{phantom.name}/table.csv" for folder in (tmp_path, alone)]
     assert tables[0].read_bytes() == tables[1].read_bytes()
+
+
+def test_standard_against_mixed_supervision_gives_the_papers_tables(phantom, tmp_path):
+    arms = {name: {"supervision": name} for name in ("standard", "mixed")}
+    plan = plan_of(tmp_path, phantom, compare="supervision", variants=arms)
+    for cell in plan.todo:
+        run(make_config(**cell.given))
+    grid_step.make_table(plan)
+    table = pd.read_csv(plan.table.parent / "tables/table1.csv").set_index("scenario")
+    assert table.loc["standard, 3 FA", "whole tumour"] > 0
+    assert (
+        pd.isna(table.loc["mixed, 30 FA", "whole tumour"])
+        and table.loc["mixed, 30 FA", "paper: whole tumour"] == 83.84
+    )
 
 
 def wait_until(happened, process: subprocess.Popen, seconds: float = 120) -> None:

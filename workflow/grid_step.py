@@ -17,6 +17,7 @@ from mixsup_lib import results
 from mixsup_lib.cohort import find_cohort
 from mixsup_lib.errors import MixsupError
 from mixsup_lib.files import atomic_path, write_text
+from mixsup_lib.paper_tables import paper_tables, write_tables
 from mixsup_lib.runs import open_store, store_folder
 from mixsup_lib.variants import dice_by_variant, readable_variants, variant_table
 
@@ -28,12 +29,16 @@ def prepare_store(plan: Plan, name: str, workers: int) -> None:
 
 
 def make_table(plan: Plan) -> str:
-    """Write table.csv and table.md beside the runs, of all finished cells of the grid; returns the text."""
+    """Write table.csv and table.md beside the runs, of all finished cells of the grid; returns the text.
+
+    A grid of standard against mixed supervision also gets the paper's tables 1 to 4 in `tables`.
+    """
     finished = [cell for cell in plan.cells if cell.finished()]
     frame = results.collect([cell.folder for cell in finished])
     if plan.scenario.compare == "supervision":
         table = results.beside_paper(results.comparison_table(frame))
         text = results.to_markdown(table)
+        write_tables(paper_tables(frame), plan.table.parent / "tables")
     else:
         table = variant_table(dice_by_variant(frame, plan.scenario.configs()), plan.scenario.against())
         text = results.to_markdown(readable_variants(table))
