@@ -28,9 +28,9 @@ SITE_STAMP := $(VENV)/.site-tools
 # Snakemake wants packaging < 26 and nilearn packaging >= 26: it gets an environment of its own inside $(VENV).
 WORKFLOW := $(VENV)/workflow
 WORKFLOW_STAMP := $(VENV)/.workflow-tools
-SNAKEMAKE_PIN := $(shell sed -n 's/.*"snakemake==\([^"]*\)".*/\1/p' pyproject.toml)
+WORKFLOW_PINS := $(shell sed -n 's/^workflow = \[\(.*\)\]/\1/p' pyproject.toml | tr -d ,)
 
-.PHONY: run test lab notebooks site grid grid-status workshop-bundle
+.PHONY: run test lab notebooks site grid grid-status slurm-trial workshop-bundle
 .DEFAULT_GOAL := run
 
 run: $(STAMP)
@@ -54,13 +54,16 @@ site: $(SITE_STAMP)
 
 GRID = $(BIN)/python workflow/run_grid.py $(SCENARIO) $(if $(COHORT),--cohort "$(COHORT)") \
   $(if $(FOLDS),--folds $(FOLDS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SET),--set $(SET)) $(if $(ONLY),--only $(ONLY)) \
-  $(if $(CORES),--cores $(CORES)) $(if $(PER_GPU),--per-gpu $(PER_GPU)) $(if $(PART),--part $(PART))
+  $(if $(CORES),--cores $(CORES)) $(if $(PER_GPU),--per-gpu $(PER_GPU)) $(if $(PART),--part $(PART)) $(if $(PROFILE),--profile "$(PROFILE)")
 
 grid: $(STAMP) $(WORKFLOW_STAMP)
 	@$(GRID) $(if $(DRY),--dry-run)
 
 grid-status: $(STAMP)
 	@$(GRID) --status
+
+slurm-trial: $(STAMP) $(WORKFLOW_STAMP)
+	@$(BIN)/python workflow/try_slurm.py
 
 workshop-bundle: $(STAMP)
 	@$(BIN)/python workflow/workshop_bundle.py
@@ -93,5 +96,5 @@ $(SITE_STAMP): $(STAMP)
 $(WORKFLOW_STAMP): $(STAMP)
 	@echo "Snakemake, in $(WORKFLOW)"
 	@$(PYTHON) -m venv $(WORKFLOW)
-	@$(WORKFLOW)/bin/python -m pip --quiet --quiet --disable-pip-version-check install "snakemake==$(SNAKEMAKE_PIN)"
+	@$(WORKFLOW)/bin/python -m pip --quiet --quiet --disable-pip-version-check install $(WORKFLOW_PINS)
 	@touch $@

@@ -30,7 +30,7 @@ def run_cell(cell: dict, places: list[str]) -> int:
     folder, notebook = Path(cell["folder"]), Path(cell["notebook"])
     metrics, running = folder / "metrics.json", Path("running") / cell["key"]
     running.parent.mkdir(parents=True, exist_ok=True)
-    running.write_text(str(os.getpid()))
+    running.write_text(f"{platform.node()} {os.getpid()}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f"{folder.name}.lock")):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -106,13 +107,13 @@ def show(plan: Plan) -> None:
     print("\nJob stats:" + done.stdout.split("Job stats:")[-1].split("Reasons:")[0].rstrip())
 
 
-def train(plan: Plan, work: Path, lock: IO) -> None:
+def train(plan: Plan, work: Path, lock: IO, profile: Path | None = None) -> None:
     """Start Snakemake, say once a minute how far it is, end on the table. DataError names the cells that failed."""
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     with open(work / "snakemake.log", "w") as log:
         process = subprocess.Popen(
-            snakemake(work, plan),
+            snakemake(work, plan, profile=profile),
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -141,10 +142,12 @@ def train(plan: Plan, work: Path, lock: IO) -> None:
 
 
 def stop_runs(work: Path) -> None:
-    """End the runs that compute now; each continues from its checkpoint later."""
+    """End the runs that compute now on this machine; each continues from its checkpoint later."""
     for file in (work / "running").rglob("*"):
         with suppress(OSError, ValueError):  # it may end by itself meanwhile
-            os.kill(int(file.read_text()), signal.SIGTERM)
+            machine, process = file.read_text().rsplit(maxsplit=1)
+            if machine == platform.node():
+                os.kill(int(process), signal.SIGTERM)
 
 
 def start(call: argparse.Namespace) -> None:
@@ -172,7 +175,7 @@ def start(call: argparse.Namespace) -> None:
             raise DataError(
                 f"{work.name} is running already; wait for it, or see how far it is: make grid-status."
             )
-        train(plan, work, lock)
+        train(plan, work, lock, call.profile)
 
 
 def status(call: argparse.Namespace) -> None:
@@ -223,6 +226,9 @@ def main() -> int:
     parser.add_argument("--cores", type=int, default=cores(), help="CPU cores to use (default: all)")
     parser.add_argument("--per-gpu", type=int, default=1, help="runs at a time on each GPU")
     parser.add_argument("--part", type=part, default=(1, 1), metavar="I/N", help="this machine's part of N")
+    parser.add_argument(
+        "--profile", type=Path, help="a Snakemake profile for a cluster, such as workflow/slurm"
+    )
     parser.add_argument("--dry-run", action="store_true", help="show the plan, train nothing")
     parser.add_argument("--status", action="store_true", help="say how far the latest start is")
     call = parser.parse_args()
