@@ -134,3 +134,14 @@ def test_a_hole_in_the_grid_is_named():
         measured_surface(recorded(), configs)
     with pytest.raises(DataError, match="no finished run of variant '12 FA'"):
         measured_surface(recorded(drop=["12 FA"]), CONFIGS)
+
+
+def test_slice_labels_that_would_cost_dice_are_left_out():
+    """Beside 30 masks slice labels lower the Dice; between 12 and 30 the plan says from where on."""
+    surface = measured_surface(
+        recorded(lambda n_fa, n_wa: true_dice(n_fa, n_wa) - n_wa * (n_fa > 12)), CONFIGS
+    )
+    table = plans(surface, 30.0).set_index("n_fa")
+    assert table.loc[12, "n_wa"] == 65 and table.loc[30, "n_wa"] == 0 and table.loc[30, "hours"] == 22.5
+    every = [surface.at(np.full(66, n), np.arange(66))[:, 0] for n in table.index]
+    assert np.allclose(table["dice"], [dice.max() for dice in every])
