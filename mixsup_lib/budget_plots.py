@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from mixsup_lib.planner import Surface
 
-LINES = ("-", "--", "-.", ":", (0, (6, 2, 1, 2)))
+LINES = ("-", "--", "-.", ":", (0, (9, 3)))
 
 
 @styled
@@ -32,13 +32,13 @@ def weak_scans(dice: pd.DataFrame, configs: Mapping[str, RunConfig], *, title: s
     curve = {0: standard.pop(n_fa), **dict(sorted(mixed.items()))}
     by_fold = dice.groupby(level="fold").mean()  # (folds, variants)
     means, n_wa = by_fold.mean(), list(curve)
+    right = 1.2 * n_wa[-1]
     figure, axes = new_figure(1, 1, width=6.4, height=4.2)
     axis = axes[0, 0]
     for fold, row in by_fold.iterrows():
         axis.plot(n_wa, row[list(curve.values())], color=COLORS["patients"], lw=0.9, marker="o", ms=3)
-        axis.annotate(
-            f"fold {fold}", (n_wa[-1], row[curve[n_wa[-1]]]), (4, -3), textcoords="offset points", fontsize=8
-        )
+        end = (n_wa[-1], row[curve[n_wa[-1]]])
+        axis.annotate(f"{fold}", end, (5, -3), textcoords="offset points", fontsize=8)
     axis.plot(
         n_wa,
         means[list(curve.values())],
@@ -48,11 +48,14 @@ def weak_scans(dice: pd.DataFrame, configs: Mapping[str, RunConfig], *, title: s
         label=f"{n_fa} FA + weak scans",
     )
     for (count, name), line in zip(sorted(standard.items()), LINES[1:], strict=False):
-        label = f"standard, {count} FA: {means[name]:.1f}"
-        axis.axhline(means[name], color=COLORS["standard"], lw=1.3, ls=line, label=label)
-    axis.set(
-        xlabel="weakly annotated scans (WA)", ylabel="mean Dice of the folds (%)", xlim=(-3, 1.12 * n_wa[-1])
-    )
+        axis.axhline(means[name], color=COLORS["standard"], lw=1.3, ls=line)
+        level = f"{count} FA: {means[name]:.1f}"
+        axis.annotate(
+            level, (right, means[name]), (-2, 2), textcoords="offset points", ha="right", fontsize=8
+        )
+    axis.plot([], [], color=COLORS["standard"], ls="--", label="standard supervision with more masks")
+    axis.plot([], [], color=COLORS["patients"], lw=0.9, marker="o", ms=3, label="single folds, numbered")
+    axis.set(xlabel="weakly annotated scans (WA)", ylabel="mean Dice of the folds (%)", xlim=(-3, right))
     axis.legend(fontsize=8, loc="lower right")
     words = "Mean Dice, " + "; ".join(
         f"{name}: {means[name]:.1f}" for name in [*curve.values(), *standard.values()]
