@@ -95,7 +95,8 @@ def compare(
     """One row per way: `ms` a step (median), `times faster` than the first way, `images/s`, `peak MB`, `loss`.
 
     The ways take turns, so that whatever else the machine does hits all of them alike. The first step of each, which
-    allocates and compiles, is not counted. `loss` is that of the last step: equal up to rounding if the ways agree.
+    allocates and compiles, is not counted. `loss` is that of the first step, from equal weights: equal up to rounding
+    if the ways agree (later steps would magnify the rounding).
     `peak MB` is the GPU's memory, missing on a CPU.
     """
     steps = [Step(way, sizes, batch=batch) for way in ways]
@@ -105,7 +106,8 @@ def compare(
             if step.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()
             started = time.perf_counter()
-            losses[i] = step()
+            loss = step()
+            losses[i] = losses[i] if turn else loss
             if turn:
                 seconds[i].append(time.perf_counter() - started)
             if step.device.type == "cuda":
