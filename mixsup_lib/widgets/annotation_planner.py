@@ -59,7 +59,9 @@ def draw_plans(
     )
     scans_axis.axvline(best["n_fa"], color="black", lw=1)
     scans_axis.set(ylabel="slice-labelled scans besides", ylim=(0, 1.1 * max(surface.n_wa[-1], 1)))
-    return described(figure, advice(surface, table), f"{caption(surface.cohort)}; {hours:g} hours")
+    given = f"{hours:g} hours, {minutes_fa:g} min a mask, {minutes_wa:g} min a scan's slice labels"
+    given += "" if scans is None else f", {scans} scans"
+    return described(figure, advice(surface, table), f"{caption(surface.cohort)}; {given}")
 
 
 def annotation_planner(surface: Surface, *, scans: int | None = None) -> VBox:
