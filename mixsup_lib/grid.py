@@ -90,7 +90,7 @@ def seconds_by_kind(root: str | Path) -> dict[Kind, float]:
     """Mean time of the finished runs below `root`, by kind. A run that was interrupted does not know its time."""
     times: dict[Kind, list[float]] = {}
     for file in Path(root).resolve().rglob("fold*/*/seed*/provenance.json"):
-        if not file.parent.name.endswith(".partial") and (seconds := _wall_seconds(file)) is not None:
+        if not file.parent.name.endswith(".partial") and (seconds := own_seconds(file.parent)) is not None:
             times.setdefault(_kind(file.parent), []).append(seconds)
     return {kind: sum(found) / len(found) for kind, found in times.items()}
 
@@ -108,9 +108,10 @@ def _kind(folder: Path) -> Kind:
 
 
 @cache
-def _wall_seconds(provenance: Path) -> float | None:
+def own_seconds(folder: Path) -> float | None:
+    """Time of a finished run, training and evaluation; None where it was interrupted and does not know."""
     try:
-        record = json.loads(provenance.read_text(encoding="utf-8"))
+        record = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
         return None if record["resumed"] else float(record["wall_seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

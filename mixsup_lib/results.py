@@ -22,7 +22,7 @@ from mixsup_lib.paired import (
     select,
 )
 from mixsup_lib.paper import N_FOLDS, REGIONS, TABLE_1, TABLE_2, TABLE_3, TABLE_4, TASKS
-from mixsup_lib.run_records import collect, read_examples, read_history
+from mixsup_lib.run_records import collect, read_examples, read_history, read_recorded
 from mixsup_lib.wording import caption, conclusion, readable, region_name, to_markdown
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "pairs",
     "read_examples",
     "read_history",
+    "read_recorded",
     "readable",
     "region_name",
     "select",

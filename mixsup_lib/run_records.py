@@ -49,6 +49,19 @@ def collect(folders: str | Path | Iterable[str | Path]) -> pd.DataFrame:
     return frame.drop(columns="n_weak")
 
 
+def read_recorded(path: str | Path) -> pd.DataFrame:
+    """A recorded table of runs, as data/results holds them: the columns of `collect`, `folder` naming the file.
+
+    Raises DataError for a file that is no such table.
+    """
+    path = Path(path)
+    frame = _read_csv(path)
+    needed = (*_SETTINGS, "settings_hash", *PER_PATIENT_COLUMNS, *_PROVENANCE)
+    if missing := [name for name in needed if name not in frame.columns]:
+        raise DataError(f"{path}: column {missing[0]!r} is missing; this is no record of runs.")
+    return frame.assign(folder=str(path))
+
+
 def read_history(folder: str | Path) -> pd.DataFrame:
     """history.csv of a run: iteration, loss, segmentation_loss, classification_loss, learning_rate."""
     path = Path(folder) / "history.csv"
@@ -125,7 +138,12 @@ def _read_run(folder: Path) -> pd.DataFrame:
     before = {**{key: config[key] for key in _SETTINGS}, "settings_hash": name["hash"]}
     before["cohort"] = Path(config["cohort"]).name
     before["n_wa"] = np.nan if config["n_wa"] is None else config["n_wa"]
-    after = {key: provenance.get(key) for key in _PROVENANCE}
+    if missing := [key for key in _PROVENANCE if key not in provenance]:
+        raise DataError(
+            f"{folder / 'provenance.json'}: {missing[0]!r} is missing, so where this run comes from is unknown; "
+            "run it again."
+        )
+    after = {key: provenance[key] for key in _PROVENANCE}
     columns = {**before, **{key: table[key] for key in PER_PATIENT_COLUMNS}, **after}
     return pd.DataFrame({**columns, "folder": str(folder), "n_weak": len(split["weak"])}, index=table.index)
 

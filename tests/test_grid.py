@@ -192,6 +192,30 @@ def test_slices_that_cannot_be_prepared_are_named(phantom, tmp_path):
     assert sentence == "the slices 5mm-48x48 could not be prepared: DataError: patient 7 is broken."
 
 
+def test_a_grid_says_what_it_cost_beside_its_runs(phantom, tmp_path):
+    plan = plan_of(tmp_path, phantom, 2)
+    for cell, seconds in zip(plan.todo, (60, 90, 90), strict=True):
+        cell.folder.mkdir(parents=True)
+        (cell.folder / "provenance.json").write_text(json.dumps({"wall_seconds": seconds, "resumed": False}))
+    words = grid_progress.overhead(plan, 132.4)
+    assert words == "3 runs in 132 s, 2 at a time; by themselves 240 s, a factor of 1.10."
+    last = plan_of(
+        tmp_path, phantom, 2, settings={**SETTINGS, "a": 0.6}, variants={"one": {}, "two": {"k": 5}}
+    )
+    (last.todo[0].folder).mkdir(parents=True)  # an interrupted run does not know its time
+    assert grid_progress.overhead(last, 12.0) == "2 runs in 12 s, 2 at a time."
+
+
+def test_a_cluster_that_refuses_a_job_is_quoted(phantom, tmp_path):
+    plan = plan_of(tmp_path, phantom)
+    (tmp_path / "prepare-5mm-48x48.log").touch()
+    refused = (
+        "SLURM sbatch failed. The error message was 'sbatch: error: CPU count per node can not be satisfied"
+    )
+    (tmp_path / "snakemake.log").write_text(f"Error in rule store:\n    message: {refused}\nExiting\n")
+    assert grid_progress.report(plan.todo, tmp_path, 3).endswith(f"could not be prepared: {refused}")
+
+
 def test_progress_is_one_line(phantom, tmp_path):
     plan = plan_of(tmp_path, phantom)
     standard, mixed, _ = plan.cells

@@ -141,6 +141,8 @@ def damage(path: Path, old: str, new: str) -> None:
             "patient a has Dice nan with 9 tumour voxels",
         ),
         ("provenance.json", "{", "[", "cannot be read as JSON"),
+        ("provenance.json", '"commit"', '"comit"', "'commit' is missing, so where this run comes from"),
+        ("provenance.json", '"data_fingerprint"', '"data"', "'data_fingerprint' is missing"),
     ],
 )
 def test_a_damaged_record_is_one_clear_sentence(tmp_path, file, old, new, message):
@@ -149,6 +151,22 @@ def test_a_damaged_record_is_one_clear_sentence(tmp_path, file, old, new, messag
     with pytest.raises(DataError, match=message) as error:
         results.collect(tmp_path)
     assert str(folder / file) in str(error.value)
+
+
+def test_a_recorded_table_is_read_back_as_the_runs_were(runs, tmp_path):
+    frame = results.collect(runs)
+    path = tmp_path / "recorded.csv"
+    frame.drop(columns="folder").to_csv(path, index=False)
+    read = results.read_recorded(path)
+    assert set(read["folder"]) == {str(path)}
+    pd.testing.assert_frame_equal(results.comparison_table(read), results.comparison_table(frame))
+
+
+def test_a_table_that_is_no_record_is_one_clear_sentence(runs, tmp_path):
+    frame = results.collect(runs).drop(columns=["folder", "commit"])
+    frame.to_csv(tmp_path / "recorded.csv", index=False)
+    with pytest.raises(DataError, match=r"recorded.csv: column 'commit' is missing"):
+        results.read_recorded(tmp_path / "recorded.csv")
 
 
 def test_a_patient_listed_twice_is_refused(tmp_path):

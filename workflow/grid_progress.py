@@ -7,7 +7,7 @@ from pathlib import Path
 
 from grid_plan import Plan
 
-from mixsup_lib.grid import Cell, expected_seconds, seconds_by_kind
+from mixsup_lib.grid import Cell, expected_seconds, own_seconds, seconds_by_kind
 from mixsup_lib.runs import store_folder
 
 NAMED = 10
@@ -45,6 +45,18 @@ def progress(plan: Plan, work: Path, runs: Path, now: datetime) -> str:
     )
 
 
+def overhead(plan: Plan, seconds: float) -> str:
+    """How long this start took, beside what its runs took by themselves: training and evaluation.
+
+    Their quotient counts all runs that may compute at once, so that places without a run count too.
+    """
+    own = [own_seconds(cell.folder) for cell in plan.todo]
+    took = f"{len(plan.todo)} runs in {seconds:.0f} s, {plan.at_a_time} at a time"
+    if not own or None in own:
+        return f"{took}."
+    return f"{took}; by themselves {sum(own):.0f} s, a factor of {seconds * plan.at_a_time / sum(own):.2f}."
+
+
 def failed_cells(plan: Plan, work: Path) -> list[Cell]:
     """Cells of this start that did not come to their end."""
     return [cell for cell in plan.todo if not (work / "finished" / cell.key / "metrics.json").exists()]
@@ -59,12 +71,22 @@ def report(failed: list[Cell], work: Path, of: int) -> str:
     """One sentence that names the cells that failed, with the reason and the notebook of the first."""
     for store in {store_folder(cell.config).name for cell in failed}:
         if not (work / "prepared" / store).exists():
-            return f"the slices {store} could not be prepared: {last_line(work / f'prepare-{store}.log')}"
+            return f"the slices {store} could not be prepared: {_why(work / f'prepare-{store}.log', work)}"
     names = "; ".join(cell.name for cell in failed[:NAMED])
     more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
     notebook = work / "notebooks" / f"{failed[0].key}.ipynb"
-    why = last_line(notebook.with_suffix(".log"))
+    why = _why(notebook.with_suffix(".log"), work)
     return f"{len(failed)} of {of} runs failed ({names}{more}), the first with {why!r}; its notebook is {notebook}."
+
+
+def _why(log: Path, work: Path) -> str:
+    """What the job printed last; where it never began, what Snakemake says of it, such as a cluster's refusal."""
+    if (printed := last_line(log)) != NOTHING:
+        return printed
+    snakemake = work / "snakemake.log"
+    lines = snakemake.read_text(encoding="utf-8", errors="replace").splitlines() if snakemake.exists() else []
+    messages = [line.strip().removeprefix("message: ") for line in lines if "message: " in line]
+    return messages[0] if messages else NOTHING
 
 
 def last_line(log: Path) -> str:

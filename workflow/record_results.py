@@ -1,10 +1,12 @@
 """Record finished runs so that others can read them without training.
 
-    python workflow/record_results.py RUNS [RUNS ...] NAME [--folders] [--tuning-fold K] [--no-picture]
+    python workflow/record_results.py RUNS [RUNS ...] NAME [--folders] [--tuning-fold K] [--no-picture] [--paper-tables]
 
-Writes data/results/NAME.csv (a row per run, test patient and region, with its provenance), the comparison table between
-the markers `results:NAME` of REPRODUCTION.md, and docs/NAME.png, patient by patient. `--folders` (phantoms only, as
-examples show slices) also copies what notebook 09 reads of each run folder to data/results/runs.
+RUNS are folders with run folders, or recorded tables. Writes data/results/NAME.csv (a row per run, test patient and
+region, with its provenance), the comparison table between the markers `results:NAME` of REPRODUCTION.md, and
+docs/NAME.png, patient by patient. `--folders` (phantoms only, as examples show slices) also copies what notebook 09
+reads of each run folder to data/results/runs. `--paper-tables`: several scenarios, so the paper's tables 1 to 4 with
+ours beside them instead of single folds, and its figure 7 instead of patients, a panel per task.
 """
 
 from __future__ import annotations
@@ -14,12 +16,20 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 from record import record
 
-from mixsup_lib import plots, results
+from mixsup_lib import paper_plots, plots, results
 from mixsup_lib.files import atomic_path
+from mixsup_lib.paper_tables import paper_tables
 
 RESULTS, PICTURES = Path("data/results"), Path("docs")
+HEADINGS = {
+    "table1": "Table 1, binary: ours, where these were run, beside the paper's",
+    "table2": "Table 2, binary at 15 FA, fold by fold",
+    "table3": "Table 3, multiclass",
+    "table4": "Table 4, multiclass at 15 FA, fold by fold",
+}
 LIGHT = ("config.json", "metrics.json", "provenance.json", "per_patient.csv", "history.csv", "examples.npz")
 EVERY = 5
 """Recorded histories keep one iteration in five, the mean of the five."""
@@ -49,10 +59,28 @@ def tables(frame: pd.DataFrame, reported: pd.DataFrame, tuning_fold: int | None)
     return f"{overall}\n\n{results.to_markdown(by_fold)}"
 
 
+def papers_tables(frame: pd.DataFrame) -> str:
+    """The comparison of every scenario, then the paper's tables with ours beside them, in Markdown."""
+    overall = results.to_markdown(results.comparison_table(frame))
+    tables = paper_tables(frame)
+    parts = [f"*{HEADINGS[name]}*\n\n{results.to_markdown(tables[name])}" for name in HEADINGS]
+    return "\n\n".join([overall, *parts])
+
+
 def draw(frame: pd.DataFrame, caption: str, path: Path) -> None:
     pairs = results.pairs(frame)
     title = f"{caption}; {pairs['n_fa'].iloc[0]} FA + {pairs['n_wa'].iloc[0]} WA"
-    figure = plots.paired_dots(pairs, title=title)
+    save(plots.paired_dots(pairs, title=title), path)
+
+
+def draw_figure_7(frame: pd.DataFrame, caption: str, path: Path) -> None:
+    """One picture per task, its name at the end of the file's."""
+    for task, part in results.comparison_table(frame).groupby("task", sort=False):
+        figure = paper_plots.dice_by_annotation(part, task=task, title=caption)
+        save(figure, path.with_stem(f"{path.stem}-{task}"))
+
+
+def save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110, bbox_inches="tight")
@@ -70,8 +98,13 @@ def main() -> None:
     parser.add_argument(
         "--no-picture", action="store_true", help="for a few runs beside others: the table is enough"
     )
+    parser.add_argument("--paper-tables", action="store_true", help="the paper's tables 1 to 4 and figure 7")
     call = parser.parse_args()
-    frame = results.collect(call.runs)
+    recorded = [path for path in call.runs if path.suffix == ".csv"]
+    frames = [results.read_recorded(path) for path in recorded]
+    if folders := [path for path in call.runs if path not in recorded]:
+        frames.append(results.collect(folders))
+    frame = pd.concat(frames)
     with atomic_path(RESULTS / f"{call.name}.csv") as temporary:
         frame.drop(columns="folder").to_csv(temporary, index=False, float_format="%.4f")
     if call.folders:
@@ -80,8 +113,9 @@ def main() -> None:
     caption = results.caption(frame["cohort"].iloc[0])
     reported = frame if call.tuning_fold is None else frame[frame["fold"] != call.tuning_fold]
     if not call.no_picture:
-        draw(reported, caption, PICTURES / f"{call.name}.png")
-    record(call.name, f"{caption}\n\n{tables(frame, reported, call.tuning_fold)}")
+        (draw_figure_7 if call.paper_tables else draw)(reported, caption, PICTURES / f"{call.name}.png")
+    text = papers_tables(reported) if call.paper_tables else tables(frame, reported, call.tuning_fold)
+    record(call.name, f"{caption}\n\n{text}")
 
 
 if __name__ == "__main__":

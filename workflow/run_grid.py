@@ -12,23 +12,28 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
-import platform
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import IO
 
 import torch
 from grid_plan import Plan, read_plan
-from grid_progress import expected_time, failed_cells, has_log, in_words, last_line, progress, report
+from grid_progress import (
+    expected_time,
+    failed_cells,
+    has_log,
+    in_words,
+    progress,
+    report,
+)
 from grid_snakemake import snakemake
-from grid_step import make_table
+from grid_train import train
 
 from mixsup_lib.__main__ import parse_settings
 from mixsup_lib.errors import DataError, MixsupError, SettingError, nearest
@@ -43,9 +48,6 @@ PHANTOMS = {
     Path("data/phantom-seed1"): {"seed": 1},
 }
 """Cohorts that are made where they are missing."""
-
-BETWEEN_LINES = 60.0
-"""Seconds between two lines of progress."""
 
 
 def find_scenario(name: str) -> Scenario:
@@ -107,49 +109,6 @@ def show(plan: Plan) -> None:
     print("\nJob stats:" + done.stdout.split("Job stats:")[-1].split("Reasons:")[0].rstrip())
 
 
-def train(plan: Plan, work: Path, lock: IO, profile: Path | None = None) -> None:
-    """Start Snakemake, say once a minute how far it is, end on the table. DataError names the cells that failed."""
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    with open(work / "snakemake.log", "w") as log:
-        process = subprocess.Popen(
-            snakemake(work, plan, profile=profile),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            pass_fds=[lock.fileno()],
-        )
-        try:
-            while process.poll() is None:
-                try:
-                    process.wait(BETWEEN_LINES)
-                except subprocess.TimeoutExpired:
-                    print(progress(plan, work, RUNS, datetime.now()), flush=True)
-        except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)  # Snakemake starts no other run, but waits for those
-            stop_runs(work)
-            process.wait()
-            raise
-    if failed := failed_cells(plan, work):
-        try:
-            print(make_table(plan))
-        except DataError as error:
-            print(f"no table yet: {error}")
-        raise DataError(report(failed, work, len(plan.todo)))
-    if process.returncode:
-        raise DataError(f"the table could not be made: {last_line(work / 'table.log')}")
-    print(plan.table.with_suffix(".md").read_text(encoding="utf-8"))
-
-
-def stop_runs(work: Path) -> None:
-    """End the runs that compute now on this machine; each continues from its checkpoint later."""
-    for file in (work / "running").rglob("*"):
-        with suppress(OSError, ValueError):  # it may end by itself meanwhile
-            machine, process = file.read_text().rsplit(maxsplit=1)
-            if machine == platform.node():
-                os.kill(int(process), signal.SIGTERM)
-
-
 def start(call: argparse.Namespace) -> None:
     """Say what there is to do, and do it unless this is a dry run."""
     scenario, cohort = chosen(call)
@@ -175,7 +134,7 @@ def start(call: argparse.Namespace) -> None:
             raise DataError(
                 f"{work.name} is running already; wait for it, or see how far it is: make grid-status."
             )
-        train(plan, work, lock, call.profile)
+        train(plan, work, RUNS, lock, call.profile)
 
 
 def status(call: argparse.Namespace) -> None:

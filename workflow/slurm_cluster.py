@@ -20,8 +20,11 @@ NODES = {"n1": 17001, "n2": 17002}
 PLACE = Path("/etc/slurm/slurm.conf")
 """Where jobs look for the configuration."""
 
+NAME = "ClusterName=mixsup-trial"
+"""First line of a configuration of ours; one that a killed trial left behind is replaced."""
+
 CONFIGURATION = """\
-ClusterName=try
+{name}
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
@@ -79,7 +82,7 @@ def two_nodes(folder: Path) -> Iterator[Cluster]:
     """
     if missing := [name for name in PROGRAMS if not shutil.which(name)]:
         raise DataError(f"{missing[0]} is not on the PATH; on Debian: apt-get install slurm-wlm munge.")
-    if PLACE.exists():
+    if PLACE.exists() and not PLACE.read_text().startswith(NAME):
         raise DataError(
             f"{PLACE}: is there already, so this machine has a Slurm of its own; try another machine."
         )
@@ -92,7 +95,8 @@ def two_nodes(folder: Path) -> Iterator[Cluster]:
     key.chmod(0o400)
     nodes = "\n".join(NODE.format(name=name, host=host, port=port) for name, port in NODES.items())
     PLACE.parent.mkdir(exist_ok=True)
-    PLACE.write_text(CONFIGURATION.format(host=host, folder=folder, nodes=nodes, names=",".join(NODES)))
+    values = {"name": NAME, "host": host, "folder": folder, "nodes": nodes, "names": ",".join(NODES)}
+    PLACE.write_text(CONFIGURATION.format(**values))
     cluster, started = Cluster(folder), []
     try:
         files = [f"--{name}-file={folder}/munged.{name}" for name in ("pid", "log", "seed")]
