@@ -85,12 +85,19 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
 def paper_tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Name -> table: table1 to table4 and differences, from `results.collect` of one cohort and preset.
 
-    Raises DataError where the runs are of several cohorts or presets, or mix settings.
+    Raises DataError where the runs are of several cohorts, presets or numbers of weak patients, or mix settings.
     """
     for name in ("cohort", "preset"):
         if len(found := sorted(frame[name].unique())) > 1:
             raise DataError(
                 f"the runs are of {len(found)} {name}s ({', '.join(found)}), expected one; choose one."
+            )
+    mixed = frame[frame["supervision"] == "mixed"].groupby(["task", "n_fa"])["n_wa"].unique()
+    for (task, n_fa), found in mixed.items():
+        if len(found) > 1:
+            raise DataError(
+                f"{task}, {n_fa} FA: the runs have {len(found)} numbers of weak patients "
+                f"({', '.join(map(str, sorted(found)))}), but the paper's tables have one; choose one."
             )
     table, shared = comparison_table(frame), pairs(frame)
     made = {}
@@ -99,12 +106,17 @@ def paper_tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return made | {"differences": differences(table)}
 
 
+def in_markdown(table: pd.DataFrame) -> str:
+    """A table of `paper_tables` in Markdown; p-values keep two digits."""
+    shown = {column: table[column].map("{:.2g}".format) for column in table if column.startswith("p_")}
+    return to_markdown(table.assign(**shown))
+
+
 def write_tables(tables: dict[str, pd.DataFrame], folder: Path) -> list[Path]:
     """Every table as .md, .csv and .tex in `folder`, each written whole or not at all; the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
-        shown = {column: table[column].map("{:.2g}".format) for column in table if column.startswith("p_")}
-        write_text(folder / f"{name}.md", to_markdown(table.assign(**shown)) + "\n")
+        write_text(folder / f"{name}.md", in_markdown(table) + "\n")
         with atomic_path(folder / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False, float_format="%.4f")
         text = table.to_latex(index=False, na_rep="", float_format="%.2f", escape=True)

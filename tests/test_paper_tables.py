@@ -110,6 +110,14 @@ def test_two_cohorts_are_no_table(frame):
         paper_tables(pd.concat([frame, run(1.0, supervision="standard", cohort="lgg")]))
 
 
+def test_two_numbers_of_weak_patients_are_no_table(frame):
+    fewer = run(70.0, supervision="mixed", n_wa=20)
+    with pytest.raises(
+        DataError, match=r"whole_tumor, 15 FA: the runs have 2 numbers of weak patients \(20, 81\)"
+    ):
+        paper_tables(pd.concat([frame, fewer]))
+
+
 def test_tables_are_written_three_ways_with_the_same_numbers(frame, tmp_path):
     tables = paper_tables(frame)
     written = write_tables(tables, tmp_path)
