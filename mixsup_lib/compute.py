@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
+from collections.abc import Callable
 
 import torch
 
@@ -44,8 +46,40 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
     return torch.autocast(device.type, torch.bfloat16)
 
 
+def compiled(network: torch.nn.Module, trial: Callable[[Callable], None]) -> Callable:
+    """The network's forward pass compiled (TorchInductor), or as it is where that fails, with a warning that says why.
+
+    `trial(forward)` does a forward and a backward pass, so that both are compiled now. Its traces in the network are
+    removed: buffers are put back, gradients dropped. Parameters and their names are those of the network either way.
+    """
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    forward: Callable = network
+    try:
+        forward = torch.compile(network)
+        trial(forward)
+    except (
+        Exception
+    ) as error:  # whatever this machine's compiler lacks; a fault of the network's own comes again
+        reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")[:200]
+        warnings.warn(
+            f"Setting 'compile': the network cannot be compiled here ({type(error).__name__}: {reason}); it runs as it "
+            "is, with the same result.",
+            stacklevel=2,
+        )
+        forward = network
+    with torch.no_grad():
+        for name, buffer in network.named_buffers():
+            buffer.copy_(before[name])
+    network.zero_grad(set_to_none=True)
+    return forward
+
+
 def set_up(config: RunConfig) -> tuple[torch.device, str]:
-    """Set the number of threads; return device and precision of the run."""
+    """Set the number of threads; return device and precision of the run.
+
+    float32 is meant strictly: on a GPU too, products are not rounded to TF32.
+    """
     torch.set_num_threads(config.threads)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     device = choose_device(config.device)
     return device, choose_precision(config.precision, device)

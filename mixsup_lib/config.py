@@ -24,7 +24,7 @@ Task = Literal["whole_tumor", "tumor_core", "enhancing_core", "multiclass"]
 LOCATION = ("cohort", "out", "stores", "preset", "task", "n_fa", "n_wa", "fold", "supervision", "seed")
 """Settings that name a run folder by themselves; all others go into its hash."""
 
-WITHOUT_EFFECT = ("device", "checkpoint_seconds", "progress")
+WITHOUT_EFFECT = ("device", "compile", "feed", "checkpoint_seconds", "progress")
 """Settings that do not belong to the experiment: two runs that differ only here share a folder."""
 
 
@@ -126,6 +126,14 @@ class RunConfig(BaseModel):
     )
     threads: int = Field(1, ge=1, description="CPU threads of the run")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
+    compile: bool = Field(
+        False, description="compile the network (TorchInductor): faster on a GPU; where it fails, as it is"
+    )
+    feed: Literal["auto", "resident", "prefetch", "direct"] = Field(
+        "auto",
+        description="how slices reach the device: they stay there, are read ahead, or when needed; "
+        "auto: on a GPU the first that fits, on a CPU the last",
+    )
     checkpoint_seconds: float = Field(60.0, gt=0, description="time between checkpoints")
     progress: bool = Field(True, description="show a progress bar")
 

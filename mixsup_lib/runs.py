@@ -7,6 +7,7 @@ never written again.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from mixsup_lib.compute import set_up
 from mixsup_lib.config import RunConfig, make_config
 from mixsup_lib.errors import DataError, SettingError
 from mixsup_lib.evaluation import evaluate
+from mixsup_lib.feed import feed_batches
 from mixsup_lib.files import atomic_path, write_json
 from mixsup_lib.model import MixedSupervisionUNet
 from mixsup_lib.protocol import Split, make_split, read_split
@@ -99,8 +101,11 @@ def split_of(config: RunConfig, cohort: Cohort) -> Split:
     )
 
 
-def run(config: RunConfig) -> Path:
+def run(config: RunConfig, report: Callable[[int, float], None] | None = None) -> Path:
     """Train, evaluate and leave the run folder; returns it. A finished run is returned as it is.
+
+    `report` is called after every iteration with (iteration, loss); a KeyboardInterrupt from it stops the run as Ctrl-C
+    does, with a checkpoint from which the next call continues.
 
     Raises:
         DataError: the data or an earlier state of the run is at fault, or another process works on this run.
@@ -116,7 +121,7 @@ def run(config: RunConfig) -> Path:
     try:
         with FileLock(folder.with_name(folder.name + ".lock"), timeout=0):
             if not folder.exists():
-                _run_in(partial, config, cohort, split)
+                _run_in(partial, config, cohort, split, report)
                 partial.rename(folder)
     except Timeout:
         raise DataError(
@@ -125,14 +130,14 @@ def run(config: RunConfig) -> Path:
     return folder
 
 
-def _run_in(partial: Path, config: RunConfig, cohort: Cohort, split: Split) -> None:
+def _run_in(partial: Path, config: RunConfig, cohort: Cohort, split: Split, report) -> None:
     started = time.time()
     device, precision = set_up(config)
     store = open_store(config, cohort)
     write_json(partial / "config.json", config.settings())
     trainer = make_trainer(config, store, split, device, precision)
     trainer.checkpoint = partial / "checkpoint.pt"
-    trainer.report = _Progress(partial / "progress.json", config.iterations)
+    trainer.report = _Progress(partial / "progress.json", config.iterations, report)
     resumed = trainer.checkpoint.exists()
     history = trainer.run()
     with atomic_path(partial / "history.csv") as temporary:
@@ -145,7 +150,9 @@ def _run_in(partial: Path, config: RunConfig, cohort: Cohort, split: Split) -> N
         per_patient.to_csv(temporary, index=False)
     with atomic_path(partial / "examples.npz") as temporary:
         np.savez_compressed(temporary, **examples)
-    write_json(partial / "provenance.json", provenance(store, device, precision, started, resumed))
+    origin = provenance(store, device, precision, started, resumed)
+    computed = {"feed": trainer.sampler.feed, "compiled": trainer.forward is not trainer.network}
+    write_json(partial / "provenance.json", origin | computed)
     write_json(partial / "metrics.json", summarise(config, split, per_patient).model_dump())
     (partial / "progress.json").unlink(missing_ok=True)
 
@@ -168,21 +175,24 @@ def make_trainer(
     )
     slice_shape = store.images.shape[2:]
     network = build_network(config, store.images.shape[1], slice_shape)
+    batches = feed_batches(sampler, torch.device(device), config.feed, n_classes=config.n_maps)
     _, frames = network_input(config, slice_shape)
     identity = f"{store.fingerprint()}-{config.settings_hash()}-{config.seed}"
-    return Trainer(network, sampler, config, frames, device, precision, identity=identity)
+    return Trainer(network, batches, config, frames, device, precision, identity=identity)
 
 
 class _Progress:
-    """Keeps progress.json (iteration, of how many, loss) up to date, once every two seconds."""
+    """Keeps progress.json (iteration, of how many, loss) up to date, once every two seconds; then calls `also`."""
 
-    def __init__(self, path: Path, iterations: int) -> None:
-        self.path, self.iterations, self.written_at = path, iterations, 0.0
+    def __init__(self, path: Path, iterations: int, also: Callable[[int, float], None] | None) -> None:
+        self.path, self.iterations, self.also, self.written_at = path, iterations, also, 0.0
 
     def __call__(self, iteration: int, loss: float) -> None:
         if time.monotonic() - self.written_at > 2:
             write_json(self.path, {"iteration": iteration, "iterations": self.iterations, "loss": loss})
             self.written_at = time.monotonic()
+        if self.also:
+            self.also(iteration, loss)
 
 
 def summarise(config: RunConfig, split: Split, per_patient: pd.DataFrame) -> RunMetrics:

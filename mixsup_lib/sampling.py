@@ -15,12 +15,21 @@ class Batch:
     """One training batch of B = k + m + n images; the first k + m are annotated.
 
     images: (B, C, H, W) float32; labels: (k + m, H, W) int64; presence: (B, R) int64; rows: (B,) rows in the store.
+    Those of `feed` hold tensors on the device instead of arrays, all but the rows.
     """
 
     images: np.ndarray
     labels: np.ndarray
     presence: np.ndarray
     rows: np.ndarray
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What makes a batch: `rows` (B,) in the store, and `mirrored` (B,) bool, which of them are mirrored left-right."""
+
+    rows: np.ndarray
+    mirrored: np.ndarray
 
 
 class Pool:
@@ -53,6 +62,9 @@ class BatchSampler:
         DataError: a pool that the batch needs is empty.
     """
 
+    feed = "direct"
+    """How batches reach the device; `mixsup_lib.feed` has faster ways with the same batches."""
+
     def __init__(
         self, data: TrainingSlices, *, k: int, m: int, n: int, flip_fraction: float, seed: int
     ) -> None:
@@ -73,29 +85,41 @@ class BatchSampler:
         drawn = [pool.draw(count) for pool, count in zip(positive, counts, strict=True)]
         return joined_rows([*drawn, negative.draw(self.m), weak.draw(self.n)])
 
-    def draw(self) -> Batch:
-        """The next batch; 30 % of its images are mirrored left-right together with their labels."""
+    def plan(self) -> Draw:
+        """Choose the next batch without reading its images; 30 % of it is mirrored left-right."""
         rows = self._draw_rows()
-        flipped = self.rng.permutation(len(rows))[: self.n_flipped]
-        images = np.asarray(self.data.images[rows], np.float32)  # (B, C, H, W)
-        annotated = rows[: self.k + self.m]
-        labels = np.zeros((len(annotated), *images.shape[2:]), np.int64)  # (k + m, H, W)
-        index = self.data.label_index[annotated]
-        labels[index >= 0] = self.data.label_maps[index[index >= 0]]
-        images[flipped] = images[flipped, :, :, ::-1]
-        both = flipped[flipped < len(annotated)]
+        mirrored = np.zeros(len(rows), bool)
+        mirrored[self.rng.permutation(len(rows))[: self.n_flipped]] = True
+        return Draw(rows, mirrored)
+
+    def draw(self) -> Batch:
+        """The next batch; mirrored images are mirrored together with their labels."""
+        plan = self.plan()
+        images = np.asarray(self.data.images[plan.rows], np.float32)  # (B, C, H, W)
+        annotated = plan.rows[: self.k + self.m]
+        labels = self.data.labels_of(annotated).astype(np.int64)  # (k + m, H, W)
+        images[plan.mirrored] = images[plan.mirrored, :, :, ::-1]
+        both = plan.mirrored[: len(annotated)]
         labels[both] = labels[both, :, ::-1]
-        return Batch(images, labels, self.data.presence[rows].astype(np.int64), rows)
+        return Batch(images, labels, self.data.presence[plan.rows].astype(np.int64), plan.rows)
+
+    def snapshot(self) -> dict:
+        """`state_dict` that shares its arrays with the sampler, which never changes one in place."""
+        pools = [{"order": pool.order, "position": pool.position} for pool in self.pools]
+        return {"rng": self.rng.bit_generator.state, "pools": pools}
 
     def state_dict(self) -> dict:
         """Everything the next batches depend on, as plain Python values."""
-        return {
-            "rng": self.rng.bit_generator.state,
-            "pools": [{"order": pool.order.tolist(), "position": pool.position} for pool in self.pools],
-        }
+        return plain_values(self.snapshot())
 
     def load_state_dict(self, state: dict) -> None:
         """Continue exactly where `state_dict` was taken."""
         self.rng.bit_generator.state = state["rng"]
         for pool, saved in zip(self.pools, state["pools"], strict=True):
             pool.order, pool.position = np.array(saved["order"], np.int64), saved["position"]
+
+
+def plain_values(snapshot: dict) -> dict:
+    """A `BatchSampler.snapshot` with lists in place of arrays, as checkpoints hold it."""
+    pools = [pool | {"order": pool["order"].tolist()} for pool in snapshot["pools"]]
+    return snapshot | {"pools": pools}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -22,13 +23,15 @@ PRECISIONS = ("float32", "tf32", "bfloat16")
 
 @dataclass(frozen=True)
 class Way:
-    """One way to compute the same training step. device: "cpu" or "cuda"; precision: one of `PRECISIONS`."""
+    """One way to compute the same training step. device: "cpu" or "cuda"; precision: one of `PRECISIONS`; benchmark:
+    whether cuDNN tries its algorithms and keeps the fastest, instead of choosing by rule."""
 
     name: str
     device: str = "cpu"
     precision: str = "float32"
     channels_last: bool = True
     compile: bool = False
+    benchmark: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -46,20 +49,28 @@ GPU_WAYS = (
     Way("TF32, channels_last", "cuda", "tf32"),
     Way("bfloat16, channels_last", "cuda", "bfloat16"),
     Way("bfloat16, channels_last, compiled", "cuda", "bfloat16", compile=True),
+    Way("bfloat16, channels_last, compiled, cuDNN tries", "cuda", "bfloat16", compile=True, benchmark=True),
 )
 
 
 class Step:
     """A training step with mixed supervision on made-up images: calling it does one and returns the joint loss.
 
-    `sizes`: width, depth, padding and input_shape of `MixedSupervisionUNet`; `batch`: (k, m, n). Weights and images
-    depend on the seed alone, so all ways start alike.
+    `sizes`: width, depth, padding and input_shape of `MixedSupervisionUNet`; `batch`: (k, m, n); `batches`: how often
+    the batch is passed through, gradients summed, before the optimiser's step (paper: 10). Weights and images depend on
+    the seed alone, so all ways start alike.
     """
 
     def __init__(
-        self, way: Way, sizes: dict, *, batch: tuple[int, int, int] = BATCH["mixed"], seed: int = 0
+        self,
+        way: Way,
+        sizes: dict,
+        *,
+        batch: tuple[int, int, int] = BATCH["mixed"],
+        batches: int = 1,
+        seed: int = 0,
     ) -> None:
-        self.way, self.device = way, torch.device(way.device)
+        self.way, self.device, self.batches = way, torch.device(way.device), batches
         torch.manual_seed(seed)
         layout = torch.channels_last if way.channels_last else torch.contiguous_format
         network = MixedSupervisionUNet(in_channels=4, n_maps=2, n_branches=1, **sizes)
@@ -73,20 +84,26 @@ class Step:
         presence = torch.tensor([1] * k + [0] * m + [1] * n)[:, None]  # (B, 1)
         self.images = images.to(self.device, memory_format=layout)
         self.labels, self.presence = labels.long().to(self.device), presence.to(self.device)
+        self.target_weights = torch.tensor(TARGET_WEIGHTS["binary"], device=self.device)
         self.forward = torch.compile(self.network) if way.compile else self.network
 
     def __call__(self) -> float:
         self.optimizer.zero_grad(set_to_none=True)
-        precision = "bfloat16" if self.way.precision == "bfloat16" else "float32"
-        with _products(self.way), autocast(precision, self.device):
-            pixel_scores, image_scores = self.forward(self.images, n_annotated=len(self.labels))
-        with _products(self.way):
-            loss_s = segmentation_loss(pixel_scores, self.labels, TARGET_WEIGHTS["binary"])
-            loss_c = classification_loss(image_scores, self.presence)
-            loss = joint_loss(loss_s, loss_c, SEGMENTATION_SHARE["binary"])
-            loss.backward()
+        with way_of_computing(self.way):
+            for _ in range(self.batches):
+                loss = self.loss()
+                loss.backward()
         self.optimizer.step()
         return loss.item()  # waits for the GPU
+
+    def loss(self) -> torch.Tensor:
+        """Joint loss of the batch (scalar)."""
+        precision = "bfloat16" if self.way.precision == "bfloat16" else "float32"
+        with autocast(precision, self.device):
+            pixel_scores, image_scores = self.forward(self.images, n_annotated=len(self.labels))
+        loss_s = segmentation_loss(pixel_scores, self.labels, self.target_weights)
+        loss_c = classification_loss(image_scores, self.presence)
+        return joint_loss(loss_s, loss_c, SEGMENTATION_SHARE["binary"])
 
 
 def compare(
@@ -97,27 +114,40 @@ def compare(
     The ways take turns, so that whatever else the machine does hits all of them alike. The first step of each, which
     allocates and compiles, is not counted. `loss` is that of the first step, from equal weights: equal up to rounding
     if the ways agree (later steps would magnify the rounding).
-    `peak MB` is the GPU's memory, missing on a CPU.
+    `peak MB` is the GPU's memory that the way needs by itself, missing on a CPU.
     """
-    steps = [Step(way, sizes, batch=batch) for way in ways]
-    seconds, losses, peaks = [[] for _ in ways], [0.0] * len(ways), [float("nan")] * len(ways)
-    for turn in range(rounds + 1):
-        for i, step in enumerate(steps):
-            if step.device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats()
-            started = time.perf_counter()
-            loss = step()
-            losses[i] = losses[i] if turn else loss
-            if turn:
-                seconds[i].append(time.perf_counter() - started)
-            if step.device.type == "cuda":
-                peaks[i] = torch.cuda.max_memory_allocated() / 2**20
-    table = pd.DataFrame(
-        {"way": [way.name for way in ways], "ms": [1000 * pd.Series(s).median() for s in seconds]}
-    )
+    peaks = [peak_mb(way.device, lambda way=way: Step(way, sizes, batch=batch)) for way in ways]
+    seconds, losses = take_turns([Step(way, sizes, batch=batch) for way in ways], rounds)
+    table = pd.DataFrame({"way": [way.name for way in ways], "ms": [1000 * s for s in seconds]})
     table["times faster"] = table["ms"].iloc[0] / table["ms"]
     table["images/s"] = 1000 * sum(batch) / table["ms"]
     return table.assign(**{"peak MB": peaks, "loss": losses})
+
+
+def take_turns(steps: Sequence[Callable[[], float]], rounds: int) -> tuple[list[float], list[float]]:
+    """Seconds of each step (median of `rounds`, the steps by turns) and what its first call, not counted, returned."""
+    losses = [step() for step in steps]
+    seconds = [[] for _ in steps]
+    for _ in range(rounds):
+        for step, mine in zip(steps, seconds, strict=True):
+            started = time.perf_counter()
+            step()
+            mine.append(time.perf_counter() - started)
+    return [statistics.median(mine) for mine in seconds], losses
+
+
+def peak_mb(
+    device: str | torch.device, make_step: Callable[[], Callable[[], float]], calls: int = 2
+) -> float:
+    """Peak MB of a GPU's memory while a step is made and called, beyond what was in use before; NaN on a CPU."""
+    if torch.device(device).type != "cuda":
+        return float("nan")
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    step = make_step()
+    for _ in range(calls):
+        step()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
 def training_gflop(sizes: dict) -> tuple[float, float]:
@@ -138,14 +168,16 @@ def training_gflop(sizes: dict) -> tuple[float, float]:
 
 
 @contextlib.contextmanager
-def _products(way: Way):
-    """Whether float32 products on a GPU may be rounded to TF32."""
+def way_of_computing(way: Way):
+    """Whether float32 products on a GPU may be rounded to TF32, and whether cuDNN tries its algorithms."""
     if way.device != "cuda":
         yield
         return
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = way.precision == "tf32"
+    products, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+    products.allow_tf32 = cudnn.allow_tf32 = way.precision == "tf32"
+    cudnn.benchmark = way.benchmark
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+        products.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before

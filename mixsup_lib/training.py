@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from mixsup_lib.compute import autocast
+from mixsup_lib.compute import autocast, compiled
 from mixsup_lib.config import RunConfig
 from mixsup_lib.errors import DataError, MixsupError
 from mixsup_lib.files import atomic_path
@@ -73,6 +73,7 @@ class Trainer:
     """Everything a training step needs; `network` and `sampler` carry the state.
 
     Attributes:
+        sampler: what batches are drawn from; `feed.feed_batches` makes one whose batches lie on the device.
         frames: how slices are padded into the network's input, (rows, columns).
         checkpoint: file the state is kept in; None keeps nothing.
         identity: what the checkpoint belongs to; a checkpoint of something else is refused.
@@ -93,6 +94,8 @@ class Trainer:
         self.network.to(self.device)
         self.optimizer, self.schedule = build_optimizer(self.config, self.network)
         self.history: list[list[float]] = []
+        self.target_weights = torch.tensor(self.config.target_weights, device=self.device)  # (K,)
+        self.forward = compiled(self.network, self._try) if self.config.compile else self.network
 
     @property
     def iteration(self) -> int:
@@ -133,6 +136,13 @@ class Trainer:
         self.estimate_batch_norm()
         return self.history
 
+    def _try(self, forward: Callable) -> None:
+        """One forward and backward pass with `forward`; the batch will be drawn again."""
+        state, self.forward = self.sampler.state_dict(), forward
+        batch = self.sampler.draw()
+        self.sampler.load_state_dict(state)
+        self.losses(batch)[0].backward()
+
     def step(self) -> list[float]:
         """One iteration: gradients of several batches are summed, then one step of the optimiser is taken."""
         self.optimizer.zero_grad(set_to_none=True)
@@ -158,17 +168,17 @@ class Trainer:
         """Joint, segmentation and classification loss of a batch (scalars)."""
         annotated = len(batch.labels)
         with autocast(self.precision, self.device):
-            pixel_scores, image_scores = self.network(self.inputs(batch), n_annotated=annotated)
-        loss_s = segmentation_loss(pixel_scores, self.targets(batch), self.config.target_weights)
+            pixel_scores, image_scores = self.forward(self.inputs(batch), n_annotated=annotated)
+        loss_s = segmentation_loss(pixel_scores, self.targets(batch), self.target_weights)
         if image_scores is None:
             return loss_s, loss_s, torch.zeros_like(loss_s)
-        loss_c = classification_loss(image_scores, torch.from_numpy(batch.presence).to(self.device))
+        loss_c = classification_loss(image_scores, torch.as_tensor(batch.presence).to(self.device))
         return joint_loss(loss_s, loss_c, self.config.a), loss_s, loss_c
 
     def inputs(self, batch: Batch) -> torch.Tensor:
         """(B, C, H, W) -> zero-padded to the network's input, channels last."""
         rows, columns = self.frames
-        images = torch.from_numpy(batch.images).to(self.device, non_blocking=True)
+        images = torch.as_tensor(batch.images).to(self.device, non_blocking=True)
         padding = (columns.pad_before, columns.pad_after, rows.pad_before, rows.pad_after)
         images = torch.nn.functional.pad(images, padding)  # (B, C, H + pads, W + pads)
         return images.contiguous(memory_format=torch.channels_last)
@@ -176,7 +186,7 @@ class Trainer:
     def targets(self, batch: Batch) -> torch.Tensor:
         """(k + m, H, W) -> the part that the network's output covers, (k + m, H', W')."""
         (top, bottom), (left, right) = [(frame.first, frame.last) for frame in self.frames]
-        labels = torch.from_numpy(batch.labels).to(self.device)
+        labels = torch.as_tensor(batch.labels).to(self.device, non_blocking=True)
         height, width = labels.shape[1:]
         outside = (max(-left, 0), max(right - width, 0), max(-top, 0), max(bottom - height, 0))
         labels = labels[:, max(top, 0) : bottom, max(left, 0) : right]

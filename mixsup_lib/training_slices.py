@@ -56,6 +56,13 @@ class TrainingSlices:
     negative: np.ndarray
     weak: np.ndarray
 
+    def labels_of(self, rows: np.ndarray) -> np.ndarray:
+        """Targets (A, H, W) uint8 of annotated rows (A,): their label maps, all zero for negatives."""
+        labels = np.zeros((len(rows), *self.label_maps.shape[1:]), self.label_maps.dtype)  # (A, H, W)
+        index = self.label_index[rows]
+        labels[index >= 0] = self.label_maps[index[index >= 0]]
+        return labels
+
 
 def select_training_slices(
     store: SliceStore,

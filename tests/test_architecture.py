@@ -33,6 +33,7 @@ ORDER = [
     ["weak_labels"],
     ["training_slices"],
     ["sampling"],
+    ["feed"],
     ["geometry"],
     ["unet"],
     ["pooling"],
