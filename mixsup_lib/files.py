@@ -20,11 +20,12 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, needs: int | None = None) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success it is flushed to disk and renamed to `path`.
 
     The temporary name keeps the suffixes of `path` (nibabel chooses the format by them). On an error the temporary file
-    is removed and `path` keeps what it held before. Raises DiskFullError where there is no room for the file.
+    is removed and `path` keeps what it held before. Raises DiskFullError where there is no room for the file; `needs`:
+    its size in bytes, where that is known.
     """
     path = Path(path)
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
@@ -36,29 +37,32 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         written = temporary.stat().st_size if temporary.exists() else 0
-        if (full := disk_full(error, path, written)) is None:
+        if (full := disk_full(error, path, written, needs)) is None:
             raise
         raise full from None
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def disk_full(error: OSError, path: str | Path, written: int = 0) -> DiskFullError | None:
+def disk_full(
+    error: OSError, path: str | Path, written: int = 0, needs: int | None = None
+) -> DiskFullError | None:
     """The sentence about a full disk, or None where `error` is something else. `written`: bytes that did fit."""
     if error.errno not in _NO_ROOM:
         return None
     folder = next((place for place in Path(path).absolute().parents if place.is_dir()), Path("/"))
     room = written + shutil.disk_usage(folder).free
     why = "its disk is full" if error.errno == errno.ENOSPC else "the quota of its disk is used up"
+    wanted = "more" if needs is None else f"{needs / 1e6:.2f} MB"
     return DiskFullError(
-        f"{path}: cannot be written, {why}: there is room for {room / 1e6:.1f} MB, and it needs more. Make room and "
-        "start the same command again; what was finished is kept."
+        f"{path}: cannot be written, {why}: there is room for {room / 1e6:.2f} MB, and it needs {wanted}. Make room "
+        "and start the same command again; what was finished is kept."
     )
 
 
 def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
     """Write `content`, atomically."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path, len(content)) as temporary:
         temporary.write_bytes(content)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -174,7 +175,7 @@ def _write_array(path: Path, shape: tuple[int, ...], parts: Iterable[np.ndarray]
         "fortran_order": False,
         "shape": shape,
     }
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+    with atomic_path(path, math.prod(shape) * 2) as temporary, open(temporary, "wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for part in parts:
             file.write(np.ascontiguousarray(part).data)

@@ -2,11 +2,11 @@
 
     python workflow/kill_trial.py [prepare training phantom evaluation grid] [--kills N] [--seed 0]
 
-Each job is first done once without a kill. Then it is started in a fresh folder, killed at a moment drawn from its
-duration, started again in the same folder, and so on until it ends; then in the next fresh folder, until all kills are
-spent (a start that ends before its moment counts as none). After every kill: no file under its final name is half
-written, and what had been finished is still there, unchanged. At every end: byte for byte the result of the job that
-was never killed. All on the CPU in float32, at sizes of seconds.
+Each job is first done once without a kill. Then it is started in a fresh folder, killed at a moment drawn from the
+duration of the last start that was not killed, started again in the same folder, and so on until it ends; then in the
+next fresh folder, until all kills are spent (a start that ends before its moment counts as none). After every kill: no
+file under its final name is half written, and what had been finished is still there, unchanged. At every end: byte for
+byte the result of the job that was never killed. All on the CPU in float32, at sizes of seconds.
 
 The process that is killed is a fork of this one, which has loaded PyTorch: so a start costs no seconds of loading. A
 grid is killed with all its processes. Works in memory where /dev/shm is there: flushing to a disk takes most of the
@@ -37,6 +37,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import torch
+import torch._dynamo  # noqa: F401 (the optimisers load it at their first step, which takes seconds)
 from safetensors.torch import load_file
 
 from mixsup_lib.config import make_config
@@ -51,7 +52,7 @@ KILLS = {"prepare": 50, "training": 50, "phantom": 15, "evaluation": 15, "grid":
 
 MEMORY = Path("/dev/shm")
 
-TRAINING = {"iterations": 60, "batch_norm_batches": 3, "checkpoint_seconds": 1e-9}
+TRAINING = {"iterations": 30, "batch_norm_batches": 3, "checkpoint_seconds": 1e-9}
 """A checkpoint after every iteration, so that many kills fall into its writing."""
 
 DEPENDS_ON_TIME = {"provenance.json", "checkpoint.pt", "examples.npz", "config.json", "metrics.json"}
@@ -263,7 +264,7 @@ def _text(file: IO[str]) -> str:
 
 def trial(job: Job, kills: int, rng: np.random.Generator, scratch: Path) -> Outcome:
     """Kill a job `kills` times; SystemExit with a sentence at the first thing that is lost, damaged or different."""
-    outcome, began = Outcome(), time.monotonic()
+    outcome, begin = Outcome(), time.monotonic()
 
     def fresh(name: str) -> Path:
         folder = scratch / name
@@ -274,17 +275,18 @@ def trial(job: Job, kills: int, rng: np.random.Generator, scratch: Path) -> Outc
     whole = fresh("whole")
     started = time.monotonic()
     in_fork(partial(job.work, whole, 0))
-    outcome.duration = time.monotonic() - started
+    outcome.duration = usual = time.monotonic() - started
     expected = job.results(whole)
     while outcome.kills < kills:
         folder = fresh(f"killed-{outcome.ends}")
         killed, number = True, 0
         while killed:
-            delay = rng.uniform(0, outcome.duration) if outcome.kills < kills else None
-            before = digests(job.finished(folder))
+            delay = rng.uniform(0, usual) if outcome.kills < kills else None
+            before, began = digests(job.finished(folder)), time.monotonic()
             killed = in_fork(partial(job.work, folder, number), delay, group=job.in_groups)
             number += 1
             outcome.kills += killed
+            usual = usual if killed else time.monotonic() - began
             check_whole(folder)
             after = digests(job.finished(folder))
             if lost := [file for file, digest in before.items() if after.get(file) != digest]:
@@ -296,7 +298,7 @@ def trial(job: Job, kills: int, rng: np.random.Generator, scratch: Path) -> Outc
             raise SystemExit(f"{left[0]}: a temporary file is left at the end")
         outcome.ends += 1
         shutil.rmtree(folder)
-    outcome.seconds = time.monotonic() - began
+    outcome.seconds = time.monotonic() - begin
     return outcome
 
 
