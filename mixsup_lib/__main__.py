@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mixsup_lib.errors import MixsupError, SettingError
+from mixsup_lib.files import disk_full
 
 
 class _ListSettings(argparse.Action):
@@ -212,6 +213,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MixsupError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if (full := disk_full(error, error.filename or Path.cwd() / "output")) is None:
+            raise
+        print(f"{type(full).__name__}: {full}", file=sys.stderr)
+        return full.exit_code
     except KeyboardInterrupt:
         print("Interrupted; start the same command again to continue.", file=sys.stderr)
         return 130

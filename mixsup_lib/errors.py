@@ -19,6 +19,10 @@ class DataError(MixsupError):
     """The data or a result is at fault (exit code 1)."""
 
 
+class DiskFullError(DataError):
+    """There is no room for a file (exit code 1)."""
+
+
 class SettingError(MixsupError):
     """The call is at fault: an unknown, mistyped or impossible setting (exit code 2)."""
 

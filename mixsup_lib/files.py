@@ -1,40 +1,105 @@
-"""Atomic writes: a file appears whole under its name or not at all."""
+"""Atomic writes: a file appears whole under its name or not at all. A full disk is one sentence."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
+import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mixsup_lib.errors import DiskFullError
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{8}\..+")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, needs: int | None = None) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success it is flushed to disk and renamed to `path`.
 
-    The temporary name keeps the suffixes of `path` (nibabel and numpy choose the format by them). On an error the
-    temporary file is removed and `path` keeps what it held before.
+    The temporary name keeps the suffixes of `path` (nibabel chooses the format by them). On an error the temporary file
+    is removed and `path` keeps what it held before. Raises DiskFullError where there is no room for the file; `needs`:
+    its size in bytes, where that is known.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        written = temporary.stat().st_size if temporary.exists() else 0
+        if (full := disk_full(error, path, written, needs)) is None:
+            raise
+        raise full from None
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def disk_full(
+    error: OSError, path: str | Path, written: int = 0, needs: int | None = None
+) -> DiskFullError | None:
+    """The sentence about a full disk, or None where `error` is something else. `written`: bytes that did fit."""
+    if error.errno not in _NO_ROOM:
+        return None
+    folder = next((place for place in Path(path).absolute().parents if place.is_dir()), Path("/"))
+    room = written + shutil.disk_usage(folder).free
+    why = "its disk is full" if error.errno == errno.ENOSPC else "the quota of its disk is used up"
+    wanted = "more" if needs is None else f"{needs / 1e6:.2f} MB"
+    return DiskFullError(
+        f"{path}: cannot be written, {why}: there is room for {room / 1e6:.2f} MB, and it needs {wanted}. Make room "
+        "and start the same command again; what was finished is kept."
+    )
+
+
+def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
+    """Write `content`, atomically."""
+    with atomic_path(path, len(content)) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: str | Path, content: object) -> None:
     """Write `content` as indented JSON with a final newline, atomically. Keys keep their order."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove the temporary files that a killed process left in `folder`. Hold the folder's lock while calling it."""
+    for file in Path(folder).glob(".*"):
+        if is_leftover(file):
+            file.unlink(missing_ok=True)
+
+
+def is_leftover(file: Path) -> bool:
+    """Is this the name of a temporary file of `atomic_path`?"""
+    return _TEMPORARY.fullmatch(file.name) is not None
+
+
+@contextmanager
+def locked(lock: str | Path, what: str | Path) -> Iterator[None]:
+    """Hold the lock file `lock`; where another process holds it, say that `what` is being worked on, and wait."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{what}: another process works on it; this one waits for it.", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -10,17 +10,15 @@ import json
 import os
 import shutil
 import uuid
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
 from mixsup_lib.errors import DataError, SettingError
-from mixsup_lib.files import atomic_path, write_json
+from mixsup_lib.files import atomic_path, is_leftover, locked, remove_leftovers, write_json
 from mixsup_lib.paper import SEQUENCES
 from mixsup_lib.phantom_anatomy import (
     grid_affine,
@@ -33,6 +31,7 @@ from mixsup_lib.phantom_anatomy import (
 from mixsup_lib.phantom_scanner import acquire, make_site, tumor_signal
 from mixsup_lib.phantom_settings import PhantomSettings
 from mixsup_lib.phantom_tumor import annotate, grow_tumor, hyperintensities, plan_tumor, vessels
+from mixsup_lib.workers import worker_pool
 
 __all__ = ["PhantomPatient", "PhantomSettings", "make_patient", "patient_id", "write_phantom"]
 
@@ -149,38 +148,39 @@ def write_phantom(
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise SettingError(f"The phantom's seed is {seed!r}, but needs a whole number from 0 up.")
     grid_shape(voxel_mm)
-    _claim(
-        out, {"seed": seed, "voxel_mm": float(voxel_mm), "patients": patients, "settings": asdict(settings)}
-    )
-    for rest in out.glob(".unfinished-*"):
-        shutil.rmtree(rest, ignore_errors=True)
-    todo = [
-        i for i in range(patients) if not any(_is_complete(out / grade / patient_id(i)) for grade in GRADES)
-    ]
-    write = partial(_write_patient, out=out, seed=seed, voxel_mm=voxel_mm, settings=settings)
-    workers = min(workers or os.cpu_count() or 1, len(todo))
-    with tqdm(
-        total=patients, initial=patients - len(todo), desc="phantom", unit="patient", disable=not progress
-    ) as bar:
-        if workers < 2:
-            for index in todo:
-                write(index)
-                bar.update()
-            return out
-        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-            try:
+    wanted = {"seed": seed, "voxel_mm": float(voxel_mm), "patients": patients, "settings": asdict(settings)}
+    _refuse_foreign(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out.with_name(f"{out.name}.lock"), out):
+        remove_leftovers(out)
+        _claim(out, wanted)
+        for rest in out.glob(".unfinished-*"):
+            shutil.rmtree(rest, ignore_errors=True)
+        todo = [i for i in range(patients) if not any(_is_complete(out / g / patient_id(i)) for g in GRADES)]
+        write = partial(_write_patient, out=out, seed=seed, voxel_mm=voxel_mm, settings=settings)
+        workers = min(workers or os.cpu_count() or 1, len(todo))
+        done = patients - len(todo)
+        with tqdm(total=patients, initial=done, desc="phantom", unit="patient", disable=not progress) as bar:
+            if workers < 2:
+                for index in todo:
+                    write(index)
+                    bar.update()
+                return out
+            with worker_pool(workers, out, "spawn") as pool:
                 for job in as_completed([pool.submit(write, index) for index in todo]):
                     job.result()
                     bar.update()
-            except BrokenProcessPool as error:
-                raise DataError(
-                    f"A process that writes the phantom {out} ended early: too little memory, or a script without "
-                    "'if __name__ == \"__main__\":'; call again with workers=1."
-                ) from error
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
     return out
+
+
+def _refuse_foreign(out: Path) -> None:
+    """SettingError where `out` is no folder, or holds anything without a phantom.json."""
+    if not out.exists() or (out / "phantom.json").exists():
+        return
+    if not out.is_dir() or any(not is_leftover(file) for file in out.iterdir()):
+        raise SettingError(
+            f"{out} is not empty and holds no phantom.json; choose a new folder for the phantom."
+        )
 
 
 def _claim(out: Path, wanted: dict) -> None:
@@ -188,10 +188,6 @@ def _claim(out: Path, wanted: dict) -> None:
     path = out / "phantom.json"
     wanted = json.loads(json.dumps({"generator": GENERATOR, **wanted}))  # tuples become lists, as in the file
     if not path.exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise SettingError(
-                f"{out} is not empty and holds no phantom.json; choose a new folder for the phantom."
-            )
         write_json(path, wanted)
         return
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import resource
 import subprocess
@@ -14,13 +15,18 @@ from pathlib import Path
 import torch
 
 from mixsup_lib import __version__
+from mixsup_lib.protocol import Split
+from mixsup_lib.slice_labels import read_slice_labels
 from mixsup_lib.store import SliceStore
 
 
 def provenance(
-    store: SliceStore, device: torch.device, precision: str, started: float, resumed: bool
+    store: SliceStore, split: Split, device: torch.device, precision: str, started: float, resumed: bool
 ) -> dict:
-    """Where a result comes from: code, versions, machine, data and cost. `peak_memory_mb` is that of the process."""
+    """Where a result comes from: code, versions, machine, data and cost. `peak_memory_mb` is that of the process.
+
+    With the settings in metrics.json it is enough to repeat the run (`rerun`).
+    """
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=12"],
         cwd=Path(__file__).parent,
@@ -28,7 +34,7 @@ def provenance(
         text=True,
     )
     unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there, in KiB elsewhere
-    packages = ("torch", "numpy", "pandas", "nibabel")
+    packages = ("torch", "numpy", "pandas", "nibabel", "scipy")
     return {
         "commit": commit.stdout.strip() or None,
         "mixsup_lib": __version__,
@@ -36,15 +42,32 @@ def provenance(
         "packages": {name: version(name) for name in packages},
         "platform": platform.platform(),
         "cpu": cpu_model(),
+        "cpu_instructions": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "precision": precision,
         "threads": torch.get_num_threads(),
         "data_fingerprint": store.fingerprint(),
+        "labels_fingerprint": labels_fingerprint(store, split),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "wall_seconds": round(time.time() - started, 1),
         "resumed": resumed,
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit),
     }
+
+
+def labels_fingerprint(store: SliceStore, split: Split) -> str:
+    """Digest of the labels that a run of this split may see: masks of the annotated and the test patients, and what
+    slice_labels.csv says of the weak ones, whose masks have no part in it."""
+    digest = hashlib.sha256()
+    for patient in (*split.fully_annotated, *split.test):
+        for file in store.cohort[patient].mask_files:
+            digest.update(file.read_bytes())
+    labels = read_slice_labels(store.cohort.folder)
+    labels = read_slice_labels(store.labels_folder) if labels is None else labels
+    if labels is not None:
+        rows = labels[labels["patient"].isin(split.weak)].sort_values(list(labels.columns))
+        digest.update(rows.to_csv(index=False).encode())
+    return digest.hexdigest()[:16]
 
 
 def cpu_model() -> str:

@@ -6,6 +6,7 @@ never written again.
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,15 +17,17 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as weights_as_bytes
 
 from mixsup_lib.cohort import Cohort, find_cohort
 from mixsup_lib.compute import set_up
 from mixsup_lib.config import RunConfig, make_config
+from mixsup_lib.divergence import FILE_NAME, TrainingDivergedError, save_batches
 from mixsup_lib.errors import DataError, SettingError
 from mixsup_lib.evaluation import evaluate
 from mixsup_lib.feed import feed_batches
-from mixsup_lib.files import atomic_path, write_json
+from mixsup_lib.files import remove_leftovers, write_bytes, write_json, write_text
 from mixsup_lib.model import MixedSupervisionUNet
 from mixsup_lib.protocol import Split, make_split, read_split
 from mixsup_lib.provenance import provenance
@@ -117,10 +120,12 @@ def run(config: RunConfig, report: Callable[[int, float], None] | None = None) -
     if folder.exists():
         return folder
     partial = folder.with_name(folder.name + ".partial")
-    partial.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder.with_name(folder.name + ".lock"), timeout=0):
             if not folder.exists():
+                partial.mkdir(exist_ok=True)
+                remove_leftovers(partial)
                 _run_in(partial, config, cohort, split, report)
                 partial.rename(folder)
     except Timeout:
@@ -139,22 +144,24 @@ def _run_in(partial: Path, config: RunConfig, cohort: Cohort, split: Split, repo
     trainer.checkpoint = partial / "checkpoint.pt"
     trainer.report = _Progress(partial / "progress.json", config.iterations, report)
     resumed = trainer.checkpoint.exists()
-    history = trainer.run()
-    with atomic_path(partial / "history.csv") as temporary:
-        pd.DataFrame(history, columns=HISTORY_COLUMNS).to_csv(temporary, index=False)
+    try:
+        history = trainer.run()
+    except TrainingDivergedError as error:
+        raise save_batches(partial / FILE_NAME, error, store.table) from None
+    write_text(partial / "history.csv", pd.DataFrame(history, columns=HISTORY_COLUMNS).to_csv(index=False))
     weights = {name: tensor.contiguous().cpu() for name, tensor in trainer.network.state_dict().items()}
-    with atomic_path(partial / "weights.safetensors") as temporary:
-        save_file(weights, temporary)
+    write_bytes(partial / "weights.safetensors", weights_as_bytes(weights))
     per_patient, examples = evaluate(trainer.network, config, store, split, device, precision)
-    with atomic_path(partial / "per_patient.csv") as temporary:
-        per_patient.to_csv(temporary, index=False)
-    with atomic_path(partial / "examples.npz") as temporary:
-        np.savez_compressed(temporary, **examples)
-    origin = provenance(store, device, precision, started, resumed)
+    write_text(partial / "per_patient.csv", per_patient.to_csv(index=False))
+    pictures = io.BytesIO()
+    np.savez_compressed(pictures, **examples)
+    write_bytes(partial / "examples.npz", pictures.getbuffer())
+    origin = provenance(store, split, device, precision, started, resumed)
     computed = {"feed": trainer.sampler.feed, "compiled": trainer.forward is not trainer.network}
     write_json(partial / "provenance.json", origin | computed)
     write_json(partial / "metrics.json", summarise(config, split, per_patient).model_dump())
-    (partial / "progress.json").unlink(missing_ok=True)
+    for name in ("progress.json", FILE_NAME):
+        (partial / name).unlink(missing_ok=True)
 
 
 def make_trainer(

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from concurrent.futures import ProcessPoolExecutor
+import math
+import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 from tqdm.auto import tqdm
 
 from mixsup_lib import paper
 from mixsup_lib.cohort import Case, Cohort, Patient, find_cohort
 from mixsup_lib.errors import DataError
-from mixsup_lib.files import atomic_path, write_json
+from mixsup_lib.files import atomic_path, locked, remove_leftovers, write_json
 from mixsup_lib.frames import fit_window, foreground_mask, resample_in_plane
 from mixsup_lib.slice_labels import derive_rows, read_slice_labels, write_slice_labels
 from mixsup_lib.store import SliceStore
+from mixsup_lib.workers import worker_pool
 
 FORMAT = 1
 
@@ -63,8 +65,8 @@ def _prepare_patient(patient: Patient, parts: Path, pixel_mm: float | None, wind
             return entry
     case = patient.read_images()
     slices, frame = patient_slices(case, pixel_mm, window)
-    with atomic_path(array_file) as temporary:
-        np.save(temporary, slices)
+    entry_file.unlink(missing_ok=True)  # it describes what is about to be replaced
+    _write_array(array_file, slices.shape, [slices])
     digest = hashlib.blake2b(slices.tobytes(), digest_size=16).hexdigest()
     entry = {
         "patient": patient.id,
@@ -116,7 +118,10 @@ def prepare(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     labels_folder = Path(labels_folder or folder)
-    with FileLock(labels_folder / ".lock"):
+    labels_folder.mkdir(parents=True, exist_ok=True)
+    with locked(labels_folder / ".lock", folder):
+        remove_leftovers(folder)
+        remove_leftovers(labels_folder)
         _keep_slice_labels(cohort, labels_folder, progress)
         settings = {
             "format": FORMAT,
@@ -128,19 +133,22 @@ def prepare(
         known = json.loads(description_file.read_text()) if description_file.exists() else {}
         states = {patient.id: _file_states(patient) for patient in cohort.patients}
         recorded = {entry["patient"]: entry["files"] for entry in known.get("patients", [])}
+        key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
+        parts = folder / f"parts-{key}"
         if known.get("settings") != settings or recorded != states:
-            key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
-            _build(cohort, folder, folder / f"parts-{key}", settings, workers, progress)
-    return SliceStore(folder, cohort, labels_folder)
+            _build(cohort, folder, parts, settings, workers, progress)
+        shutil.rmtree(parts, ignore_errors=True)
+        return SliceStore(folder, cohort, labels_folder)
 
 
 def _build(cohort: Cohort, folder: Path, parts: Path, settings: dict, workers: int, progress: bool) -> None:
     parts.mkdir(exist_ok=True)
+    remove_leftovers(parts)
     job = partial(_prepare_patient, parts=parts, pixel_mm=settings["pixel_mm"], window=settings["window"])
     bar = partial(tqdm, total=len(cohort.patients), desc="slices", unit="patient", disable=not progress)
     if workers > 1:
-        with ProcessPoolExecutor(workers, initializer=_one_thread) as pool:
-            entries = list(bar(pool.map(job, cohort.patients)))
+        with worker_pool(workers, folder) as pool:
+            entries = list(bar(pool.map(_on_one_thread, [job] * len(cohort.patients), cohort.patients)))
     else:
         entries = list(bar(map(job, cohort.patients)))
     arrays = {entry["patient"]: _part(parts, entry) for entry in entries}
@@ -151,30 +159,37 @@ def _build(cohort: Cohort, folder: Path, parts: Path, settings: dict, workers: i
                 f"{patient}: slices are {shape[1:]} pixels, those of {entries[0]['patient']} {first_shape[1:]}; "
                 "all slices need one size: give `prepare` a window."
             )
-    total = sum(entry["n_slices"] for entry in entries)
-    with atomic_path(folder / "images.npy") as temporary:
-        images = np.lib.format.open_memmap(temporary, "w+", np.float16, (total, *first_shape))
-        row = 0
-        for entry in entries:
-            images[row : row + entry["n_slices"]] = arrays[entry["patient"]]
-            row += entry["n_slices"]
-        images.flush()
-        del images
+    (folder / "store.json").unlink(missing_ok=True)  # it describes what is about to be replaced
+    shape = (sum(entry["n_slices"] for entry in entries), *first_shape)
+    _write_array(folder / "images.npy", shape, (arrays[entry["patient"]] for entry in entries))
     write_json(folder / "store.json", {"settings": settings, "patients": entries})
-    for entry in entries:
-        (parts / f"{entry['patient']}.npy").unlink()
-        (parts / f"{entry['patient']}.json").unlink()
-    parts.rmdir()
+
+
+def _write_array(path: Path, shape: tuple[int, ...], parts: Iterable[np.ndarray]) -> None:
+    """Write float16 `parts`, joined along their first axis, as one .npy of `shape`.
+
+    Written piece by piece, not through a memory map: on a full disk the latter kills the process without a word.
+    """
+    header = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)),
+        "fortran_order": False,
+        "shape": shape,
+    }
+    with atomic_path(path, math.prod(shape) * 2) as temporary, open(temporary, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in parts:
+            file.write(np.ascontiguousarray(part).data)
 
 
 def _part(parts: Path, entry: dict) -> np.ndarray:
     return np.load(parts / f"{entry['patient']}.npy", mmap_mode="r", allow_pickle=False)
 
 
-def _one_thread() -> None:
+def _on_one_thread(job: Callable[[Patient], dict], patient: Patient) -> dict:
     import torch
 
     torch.set_num_threads(1)
+    return job(patient)
 
 
 def _keep_slice_labels(cohort: Cohort, folder: Path, progress: bool) -> None:

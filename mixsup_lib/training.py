@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from collections.abc import Callable
@@ -13,9 +14,11 @@ from tqdm.auto import tqdm
 
 from mixsup_lib.compute import autocast, compiled
 from mixsup_lib.config import RunConfig
-from mixsup_lib.errors import DataError, MixsupError
-from mixsup_lib.files import atomic_path
+from mixsup_lib.divergence import check_state, check_step
+from mixsup_lib.errors import DataError
+from mixsup_lib.files import write_bytes
 from mixsup_lib.geometry import Frame, Geometry
+from mixsup_lib.interrupts import interrupts_noted
 from mixsup_lib.losses import classification_loss, joint_loss, segmentation_loss
 from mixsup_lib.model import MixedSupervisionUNet
 from mixsup_lib.optim import CosineSchedule, NormalizedSGD, PlateauSchedule
@@ -106,7 +109,8 @@ class Trainer:
         """Train to the last iteration, then estimate the batch-norm statistics; returns the history.
 
         The history has one row per iteration, columns `HISTORY_COLUMNS`; losses are means over the batches of the
-        iteration. Continues from the checkpoint if there is one. Ctrl-C leaves a checkpoint.
+        iteration. Continues from the checkpoint if there is one. Ctrl-C ends the iteration and leaves a checkpoint.
+        Raises TrainingDivergedError before a step with numbers that are not finite.
         """
         self.load()
         bar = tqdm(
@@ -118,22 +122,22 @@ class Trainer:
         )
         saved_at = time.monotonic()
         self.network.train()
-        try:
+        with interrupts_noted() as interrupted:
             while self.iteration < self.config.iterations:
                 row = self.step()
                 bar.update()
                 bar.set_postfix(loss=f"{row[1]:.3f}", refresh=False)
                 if self.report:
                     self.report(self.iteration, row[1])
-                if time.monotonic() - saved_at > self.config.checkpoint_seconds:
+                if interrupted() or time.monotonic() - saved_at > self.config.checkpoint_seconds:
                     self.save()
                     saved_at = time.monotonic()
-        except KeyboardInterrupt:
-            self.save()
-            raise
+                if interrupted():
+                    raise KeyboardInterrupt
         bar.close()
         self.save()
         self.estimate_batch_norm()
+        check_state(self.iteration, self.network.state_dict().values())
         return self.history
 
     def _try(self, forward: Callable) -> None:
@@ -147,16 +151,18 @@ class Trainer:
         """One iteration: gradients of several batches are summed, then one step of the optimiser is taken."""
         self.optimizer.zero_grad(set_to_none=True)
         totals = torch.zeros(3, device=self.device)
+        batches, of_batch = [], []
         for _ in range(self.config.batches_per_iteration):
-            losses = self.losses(self.sampler.draw())
+            batches.append(self.sampler.draw())
+            losses = self.losses(batches[-1])
             losses[0].backward()
-            totals += torch.stack(losses).detach()
-        loss, loss_s, loss_c = (totals / self.config.batches_per_iteration).tolist()
-        if not math.isfinite(loss):
-            raise MixsupError(
-                f"The loss became {loss} at iteration {self.iteration + 1}; expected a finite number: lower the "
-                "learning rate or use precision float32. The last checkpoint is kept."
-            )
+            of_batch.append(torch.stack(losses).detach())  # (3,)
+            totals += of_batch[-1]
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        means = totals / self.config.batches_per_iteration
+        loss, loss_s, loss_c, norm = torch.cat([means, norm.reshape(1)]).tolist()
+        check_step(self.iteration + 1, loss, norm, batches, of_batch)
         rate = self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()
         self.schedule.step(loss)
@@ -212,9 +218,11 @@ class Trainer:
             layer.momentum = momentum
 
     def save(self) -> None:
-        """Write the checkpoint, atomically."""
+        """Write the checkpoint, atomically. A state that is not finite is refused (TrainingDivergedError)."""
         if self.checkpoint is None:
             return
+        states = [value for state in self.optimizer.state.values() for value in state.values()]
+        check_state(self.iteration, [*self.network.state_dict().values(), *states])
         state = {
             "identity": self.identity,
             "network": self.network.state_dict(),
@@ -223,8 +231,9 @@ class Trainer:
             "sampler": self.sampler.state_dict(),
             "history": torch.tensor(self.history, dtype=torch.float64).reshape(-1, len(HISTORY_COLUMNS)),
         }
-        with atomic_path(self.checkpoint) as temporary:
-            torch.save(state, temporary)
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_bytes(self.checkpoint, content.getbuffer())
 
     def load(self) -> None:
         """Continue from the checkpoint, if there is one."""

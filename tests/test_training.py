@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -135,21 +137,44 @@ def test_resume_after_a_kill_gives_bit_identical_weights(run_settings, tmp_path,
     assert history == whole.history
 
 
-def test_ctrl_c_leaves_a_usable_checkpoint(run_settings, tmp_path):
+def test_ctrl_c_in_the_middle_of_an_iteration_leaves_a_checkpoint_that_resumes_bit_identically(
+    run_settings, tmp_path
+):
+    whole = trainer(run_settings)
+    whole.run()
     stopped = trainer(run_settings)
     stopped.checkpoint = tmp_path / "checkpoint.pt"
+    draw = stopped.sampler.draw
 
-    def interrupt(iteration, _):
-        if iteration == 3:
-            raise KeyboardInterrupt
+    def interrupted():
+        if stopped.iteration == 2:  # the sampler moves on, the network has not yet learned
+            os.kill(os.getpid(), signal.SIGINT)
+        return draw()
 
-    stopped.report = interrupt
+    stopped.sampler.draw = interrupted
     with pytest.raises(KeyboardInterrupt):
         stopped.run()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     resumed = trainer(run_settings)
     resumed.checkpoint = tmp_path / "checkpoint.pt"
     resumed.load()
     assert resumed.iteration == 3
+    assert resumed.run() == whole.history
+    assert_same(weights(whole), weights(resumed))
+
+
+def test_a_second_ctrl_c_stops_at_once_and_saves_nothing_half_done(run_settings, tmp_path):
+    stopped = trainer(run_settings)
+    stopped.checkpoint = tmp_path / "checkpoint.pt"
+
+    def interrupted():
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    stopped.sampler.draw = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    assert stopped.iteration == 0 and not list(tmp_path.glob("checkpoint*"))
 
 
 def test_a_damaged_or_foreign_checkpoint_is_refused(run_settings, tmp_path):

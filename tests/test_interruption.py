@@ -1,0 +1,252 @@
+"""Killed, interrupted, doubled: the next start continues, nothing half written counts, two processes do not collide."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from filelock import FileLock, Timeout
+from test_training import trainer
+
+import mixsup_lib.slices as slices
+from mixsup_lib import phantom as phantom_module
+from mixsup_lib.config import make_config
+from mixsup_lib.errors import DataError
+from mixsup_lib.phantom import write_phantom
+from mixsup_lib.runs import run
+from mixsup_lib.slices import prepare
+from mixsup_lib.workers import worker_pool
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow"))
+
+import kill_trial  # noqa: E402
+
+GRID = {"pixel_mm": 5.0, "window": (48, 48), "progress": False}
+SMALL = {"patients": 2, "voxel_mm": 6.0, "workers": 1, "progress": False}
+
+
+@pytest.mark.parametrize(
+    ("name", "kills"), [("prepare", 6), ("training", 6), ("phantom", 3), ("evaluation", 4)]
+)
+def test_killed_at_random_moments_a_job_ends_on_the_same_bytes(name, kills, phantom, tmp_path, monkeypatch):
+    monkeypatch.setitem(kill_trial.TRAINING, "iterations", 12)
+    job = kill_trial.make_job(name, phantom, tmp_path)
+    outcome = kill_trial.trial(job, kills, np.random.default_rng(1), tmp_path / "trial")
+    assert outcome.kills == kills and outcome.ends > 0
+
+
+@pytest.mark.parametrize("harm", ["changed", "half"])
+def test_the_trial_itself_notices_a_result_that_differs_or_is_half_written(harm, phantom, tmp_path):
+    def work(folder: Path, number: int) -> None:
+        file = folder / "result.json"
+        if harm == "half":
+            file.write_text('{"half": ')
+            time.sleep(0.2)
+        file.write_text("[]" if number == 0 else "[1]")
+        time.sleep(0.2)
+
+    job = kill_trial.Job(work, kill_trial.contents, lambda folder: [])
+    with pytest.raises((SystemExit, ValueError), match="differs|Expecting value"):
+        kill_trial.trial(job, 5, np.random.default_rng(0), tmp_path)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_of_a_killed_process_end_and_free_its_locks(method, tmp_path):
+    """Without this, the workers wait for ever, with the lock that they inherited: the next start would never begin."""
+
+    def work() -> None:
+        with FileLock(tmp_path / "lock"), worker_pool(2, tmp_path, method) as pool:
+            list(pool.map(_note_and_sleep, [tmp_path / "a", tmp_path / "b"]))
+
+    child = _fork(work)
+    _wait_for(lambda: all((tmp_path / name).exists() and (tmp_path / name).read_text() for name in "ab"))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with FileLock(tmp_path / "lock", timeout=20):
+        pass
+    _wait_for(lambda: not any(_alive(int((tmp_path / name).read_text())) for name in "ab"))
+
+
+def _note_and_sleep(file: Path) -> None:
+    file.write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+def _alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")")[-1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def _fork(work) -> int:
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return child
+
+
+def _wait_for(happened, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_a_worker_of_prepare_that_is_killed_is_one_sentence(phantom, tmp_path, monkeypatch):
+    monkeypatch.setattr(slices, "_on_one_thread", _on_no_thread)
+    with pytest.raises(DataError, match=r"store: a process that writes it ended early: too little memory"):
+        prepare(phantom, tmp_path / "store", workers=2, **GRID)
+    monkeypatch.undo()
+    assert len(prepare(phantom, tmp_path / "store", workers=2, **GRID).images)
+
+
+def _on_no_thread(job, patient) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_images_of_other_settings_are_not_taken_for_those_of_an_unfinished_prepare(
+    phantom, tmp_path, monkeypatch
+):
+    """Killed after the new images.npy and before its store.json, the store of before must not seem to be there."""
+    before = np.array(prepare(phantom, tmp_path / "store", **GRID).images)
+
+    def killed(path, content):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        write_json = slices.write_json
+        patch.setattr(
+            slices, "write_json", lambda p, c: killed(p, c) if p.name == "store.json" else write_json(p, c)
+        )
+        prepare(phantom, tmp_path / "store", **{**GRID, "window": (40, 40)})
+    with pytest.raises(DataError, match="not a prepared store"):
+        slices.SliceStore(tmp_path / "store", slices.find_cohort(phantom))
+    assert np.array_equal(prepare(phantom, tmp_path / "store", **GRID).images, before)
+
+
+def test_parts_of_a_killed_prepare_are_removed_once_the_store_is_there(phantom, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(slices.shutil, "rmtree", _interrupt)
+        prepare(phantom, tmp_path / "store", **GRID)
+    assert list((tmp_path / "store").glob("parts-*")) and (tmp_path / "store/store.json").exists()
+    (tmp_path / "store/.0123abcd.images.npy").write_bytes(b"half")
+    written = (tmp_path / "store/images.npy").stat().st_mtime_ns
+    prepare(phantom, tmp_path / "store", **GRID)
+    assert {f.name for f in (tmp_path / "store").iterdir()} <= {
+        "images.npy",
+        "store.json",
+        "slice_labels.csv",
+        ".lock",
+    }
+    assert (tmp_path / "store/images.npy").stat().st_mtime_ns == written
+
+
+def _interrupt(*args, **options) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_phantom_killed_before_its_description_was_there_continues(tmp_path):
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/.0123abcd.phantom.json").write_text('{"seed": ')
+    write_phantom(tmp_path / "c", **SMALL)
+    assert not list((tmp_path / "c").glob(".*"))
+
+
+def test_temporary_files_of_a_killed_run_do_not_get_into_the_finished_folder(run_settings):
+    config = make_config(**{**run_settings, "iterations": 2})
+    folder = run(config)
+    partial = folder.with_name(f"{folder.name}.partial")
+    folder.rename(partial)
+    (partial / ".0123abcd.checkpoint.pt").write_bytes(b"half")
+    assert run(config) == folder and not partial.exists() and not list(folder.glob(".*"))
+
+
+def test_a_second_prepare_says_that_it_waits_and_ends_on_the_same_store(
+    phantom, store, tmp_path, monkeypatch, capfd
+):
+    real = slices.patient_slices
+    monkeypatch.setattr(slices, "patient_slices", lambda *args: time.sleep(0.1) or real(*args))
+    child = _fork(lambda: prepare(phantom, tmp_path / "store", **GRID))
+    _wait_for(lambda: list((tmp_path / "store").glob("parts-*/*.json")))
+    second = prepare(phantom, tmp_path / "store", **GRID)
+    assert os.waitpid(child, 0)[1] == 0
+    assert (
+        f"{tmp_path / 'store'}: another process works on it; this one waits for it." in capfd.readouterr().err
+    )
+    assert np.array_equal(second.images, store.images)
+
+
+def test_a_second_phantom_says_that_it_waits_and_harms_no_patient(tmp_path, monkeypatch, capfd):
+    real = phantom_module.make_patient
+    real(0, voxel_mm=6.0)
+    made = tmp_path / "made"
+    made.mkdir()
+
+    def slow(index, **options):
+        (made / f"{os.getpid()}-{index}").touch()
+        time.sleep(0.2)
+        return real(index, **options)
+
+    monkeypatch.setattr(phantom_module, "make_patient", slow)
+    child = _fork(lambda: write_phantom(tmp_path / "c", **SMALL))
+    _wait_for(lambda: list(made.iterdir()))
+    write_phantom(tmp_path / "c", **SMALL)
+    assert os.waitpid(child, 0)[1] == 0 and len(list(made.iterdir())) == 2
+    assert "c: another process works on it; this one waits for it." in capfd.readouterr().err
+    assert len(list((tmp_path / "c").glob("[HL]GG/*/*.nii.gz"))) == 10
+
+
+def test_a_second_process_on_a_run_is_refused_while_the_first_goes_on(run_settings):
+    config = make_config(**{**run_settings, "iterations": 60, "checkpoint_seconds": 1e-9})
+    child = _fork(lambda: run(config))
+    _wait_for(lambda: list(config.out.rglob("checkpoint.pt")))
+    with pytest.raises(DataError, match=r"partial: another process works on this run; wait for it"):
+        run(config)
+    assert os.waitpid(child, 0)[1] == 0
+    (finished,) = [path.parent for path in config.out.rglob("metrics.json")]
+    assert run(config) == finished and not list(config.out.rglob("*.partial"))
+
+
+def test_a_lock_of_a_run_is_free_after_a_kill(run_settings):
+    config = make_config(**{**run_settings, "iterations": 60, "checkpoint_seconds": 1e-9})
+    child = _fork(lambda: run(config))
+    _wait_for(lambda: list(config.out.rglob("checkpoint.pt")))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    (lock,) = config.out.rglob("*.lock")
+    try:
+        FileLock(lock).acquire(timeout=0).lock.release()
+    except Timeout:
+        pytest.fail("the lock outlived its process")
+
+
+def test_a_busy_process_beside_changes_no_bit(run_settings):
+    """Threads per run are a setting: what else computes on the machine decides nothing."""
+    alone = trainer(run_settings)
+    alone.run()
+    busy = [_fork(_compute_for_ever) for _ in range(2)]
+    try:
+        beside = trainer(run_settings)
+        beside.run()
+    finally:
+        for child in busy:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    assert beside.history == alone.history
+    one, other = alone.network.state_dict(), beside.network.state_dict()
+    assert all(one[name].equal(other[name]) for name in one)
+
+
+def _compute_for_ever() -> None:
+    numbers = np.ones((300, 300))
+    while True:
+        numbers = numbers @ numbers / 300
