@@ -40,6 +40,7 @@ ORDER = [
     ["model"],
     ["losses"],
     ["optim"],
+    ["saved_state"],
     ["training"],
     ["speed"],
     ["segmentation"],
