@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mixsup_lib.errors import MixsupError, SettingError
-from mixsup_lib.files import disk_full
+from mixsup_lib.files import disk_full, read_yaml
 
 
 class _ListSettings(argparse.Action):
@@ -82,16 +82,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def parse_settings(pairs: Sequence[str]) -> dict:
     """["a=0.5", "window=[80, 64]"] -> {"a": 0.5, "window": [80, 64]}; values are YAML."""
-    import yaml
-
     settings = {}
     for pair in pairs:
         name, separator, value = pair.partition("=")
         if not separator:
             raise SettingError(f"--set: found {pair!r}, expected NAME=VALUE, for example iterations=300.")
         try:
-            settings[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            settings[name] = read_yaml(value)
+        except ValueError:
             raise SettingError(
                 f"--set {name}: {value!r} is not a value; write a number, text or [list]."
             ) from None
@@ -100,13 +98,11 @@ def parse_settings(pairs: Sequence[str]) -> dict:
 
 def read_settings(path: Path) -> dict:
     """Settings from a YAML file."""
-    import yaml
-
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise SettingError(f"{path}: cannot be read as YAML ({str(error).splitlines()[0]}).") from None
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise SettingError(
             f"{path}: found {type(content).__name__}, expected settings as `name: value` lines."
         )

@@ -10,15 +10,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mixsup_lib import paper
-from mixsup_lib.errors import SettingError, nearest
+from mixsup_lib.errors import SettingError, nearest, shown
 from mixsup_lib.presets import PRESETS
 
 Supervision = Literal["standard", "mixed"]
+Side = Annotated[int, Field(ge=1)]
 Task = Literal["whole_tumor", "tumor_core", "enhancing_core", "multiclass"]
 
 LOCATION = ("cohort", "out", "stores", "preset", "task", "n_fa", "n_wa", "fold", "supervision", "seed")
@@ -31,7 +32,7 @@ WITHOUT_EFFECT = ("device", "compile", "feed", "checkpoint_seconds", "progress")
 class RunConfig(BaseModel):
     """Settings of one run. Lengths are in mm, sizes in pixels, ids are 1-based where the paper counts from 1."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     cohort: Path = Field(description="folder of the cohort")
     out: Path = Field(Path("runs"), description="folder that receives the run folder")
@@ -70,7 +71,7 @@ class RunConfig(BaseModel):
     flip_fraction: float = Field(
         paper.FLIP_FRACTION, ge=0, le=1, description="share of a batch mirrored left-right"
     )
-    target_weights: tuple[float, ...] | None = Field(
+    target_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(
         None, description="t_c, weight of class c; None: the paper's"
     )
     a: float | None = Field(
@@ -89,13 +90,13 @@ class RunConfig(BaseModel):
     pixel_mm: float | None = Field(
         None, gt=0, description="in-plane pixel size of the slices; None: the cohort's own"
     )
-    window: tuple[int, int] | None = Field(
+    window: tuple[Side, Side] | None = Field(
         None, description="(H, W) cut out around the head; None: the whole slice"
     )
     padding: Literal["same", "valid"] | None = Field(
         None, description="same: padded; valid: the paper's unpadded"
     )
-    input_size: int | None = Field(
+    input_size: Side | None = Field(
         None, description="side of the network's input; None: the size of the slices"
     )
     width: int | None = Field(None, ge=1, description="feature maps of the first level (paper: 64)")
@@ -143,10 +144,11 @@ class RunConfig(BaseModel):
         if not isinstance(values, Mapping):
             return values
         filled = dict(values)
-        preset = PRESETS.get(filled.get("preset", "tiny"), {})
+        choices = {name: value for name, value in filled.items() if isinstance(value, str)}
+        preset = PRESETS.get(choices.get("preset", "tiny"), {})
         filled.update({name: value for name, value in preset.items() if filled.get(name) is None})
         kind = "multiclass" if filled.get("task") == "multiclass" else "binary"
-        supervision = filled.get("supervision", "mixed")
+        supervision = choices.get("supervision", "mixed")
         defaults = {
             "target_weights": paper.TARGET_WEIGHTS[kind],
             "a": paper.SEGMENTATION_SHARE[kind],
@@ -229,7 +231,7 @@ def make_config(**settings: Any) -> RunConfig:
             raise SettingError(
                 f"Settings do not fit together: {first['msg'].removeprefix('Value error, ')}."
             ) from None
-        found = f"found {first['input']!r}, " if name in settings else ""
+        found = f"found {shown(first['input'])}, " if name in settings else ""
         raise SettingError(
             f"Setting {name!r}: {found}{first['msg'][0].lower() + first['msg'][1:]}."
         ) from None

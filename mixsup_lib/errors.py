@@ -29,6 +29,12 @@ class SettingError(MixsupError):
     exit_code = 2
 
 
+def shown(value: object, longest: int = 80) -> str:
+    """`value` as a sentence quotes it: one line, cut off where it is long."""
+    text = repr(value)
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint such as " Did you mean 'fold'?" for a mistyped `name`, or "" when nothing known is close."""
     close = difflib.get_close_matches(str(name), [str(item) for item in known], n=1)

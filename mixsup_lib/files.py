@@ -1,22 +1,30 @@
-"""Atomic writes: a file appears whole under its name or not at all. A full disk is one sentence."""
+"""Atomic writes (a full disk is one sentence), checksums, and JSON and YAML whose every fault is one exception."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mixsup_lib.errors import DiskFullError
+from mixsup_lib.errors import DataError, DiskFullError
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}\..+")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+SUMS = "SHA256SUMS"
+"""Checksums of a folder's files, as `sha256sum -c` reads them."""
+
+
+DEEPEST = 50
+"""So deep may a YAML text nest; the time its parser takes grows with the square."""
 
 
 @contextmanager
@@ -103,3 +111,69 @@ def locked(lock: str | Path, what: str | Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def read_json(path: str | Path) -> object:
+    """The content of a JSON file. Raises OSError, and ValueError for any fault of the content."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def read_yaml(text: str) -> object:
+    """The content of a YAML text. Raises ValueError, in one line, for any fault.
+
+    Aliases are refused: a few lines of them can stand for gigabytes.
+    """
+    import yaml
+
+    depth = 0
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise ValueError("nested too deeply")
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError(
+                    f"line {event.start_mark.line + 1} has an alias, *{event.anchor}: write it out"
+                )
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())[-200:]) from None
+    except OverflowError as error:
+        raise ValueError(str(error)) from None
+
+
+def write_sums(folder: str | Path, names: Iterable[str]) -> None:
+    """Write `SHA256SUMS` over the named files of `folder`."""
+    write_text(
+        Path(folder, SUMS), "".join(f"{_sha256(Path(folder, name))}  {name}\n" for name in sorted(names))
+    )
+
+
+def check_sums(folder: str | Path, *names: str) -> None:
+    """Raise `DataError` where one of the named files is not what `SHA256SUMS` says.
+
+    A folder without that file, written before there was one, is not checked, and a file that is missing is left to
+    whoever reads it.
+    """
+    path = Path(folder, SUMS)
+    if not path.exists():
+        return
+    try:
+        lines = [line.split("  ", 1) for line in path.read_text(encoding="utf-8").splitlines()]
+        recorded = {name: digest for digest, name in lines}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as checksums ({error}); run again.") from None
+    for file in (Path(folder, name) for name in names):
+        if file.exists() and recorded.get(file.name) != _sha256(file):
+            raise DataError(
+                f"{file}: is not what the run wrote, by its checksum in {SUMS}; restore the file, or delete the "
+                "folder and run again."
+            )
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

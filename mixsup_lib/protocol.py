@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mixsup_lib.errors import DataError, SettingError, nearest
+from mixsup_lib.errors import DataError, SettingError, nearest, shown
 
 _YEAR_PREFIX = re.compile(r"^brats\d{2,4}_", re.IGNORECASE)
 
@@ -129,11 +129,19 @@ def read_split(folder: str | Path, patients: Collection[str], *, n_fa: int, n_wa
         if unmatched:
             raise DataError(
                 f"{path}: {len(unmatched)} of {len(matched) + len(unmatched)} entries match no patient of the cohort, "
-                f"the first is {unmatched[0]!r}.{nearest(unmatched[0], patients)}"
+                f"the first is {shown(unmatched[0])}.{nearest(unmatched[0], patients)}"
             )
         groups[name] = tuple(matched)
         if not matched and name != "weak":
             raise DataError(f"{path}: found no patient, expected one folder a line.")
+    listed = [(patient, name) for name, ids in groups.items() for patient in ids]
+    for patient in (patient for patient, _ in listed):
+        files = [f"{name}.txt" for other, name in listed if other == patient]
+        if len(files) > 1:
+            raise DataError(
+                f"{folder}: {patient} stands in {' and in '.join(files)}; a patient can be fully annotated, weak or "
+                "tested, only one of them: remove the others."
+            )
     split = Split(**groups)
     for name, wanted, found in (("n_fa", n_fa, split.fully_annotated), ("n_wa", n_wa, split.weak)):
         if wanted is not None and wanted != len(found):

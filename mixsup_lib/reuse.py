@@ -6,13 +6,13 @@ import tempfile
 from pathlib import Path
 
 import pandas as pd
-from safetensors.torch import load_file
 
 from mixsup_lib.cohort import open_patient
 from mixsup_lib.compute import set_up
 from mixsup_lib.config import make_config
 from mixsup_lib.errors import DataError
 from mixsup_lib.runs import load_network, load_run, run
+from mixsup_lib.saved_state import WEIGHTS, load_weights
 from mixsup_lib.segmentation import label_volume, save_nifti, score_slices
 from mixsup_lib.slices import patient_slices
 
@@ -47,8 +47,10 @@ def segment_case(run_folder: str | Path, case_folder: str | Path, output: str | 
 
 def _input_channels(run_folder: Path) -> int:
     """Number of sequences of the trained network, read off its first convolution."""
-    weights = load_file(run_folder / "weights.safetensors")
-    return weights["unet.encoder.0.0.0.weight"].shape[1]
+    first = load_weights(run_folder).get("unet.encoder.0.0.0.weight")
+    if first is None or first.ndim != 4:
+        raise DataError(f"{run_folder / WEIGHTS}: holds no U-Net of this library; run it again.")
+    return first.shape[1]
 
 
 def rerun(run_folder: str | Path) -> tuple[pd.DataFrame, bool]:
@@ -61,7 +63,7 @@ def rerun(run_folder: str | Path) -> tuple[pd.DataFrame, bool]:
     with tempfile.TemporaryDirectory() as out:
         again = run(make_config(**{**config.settings(), "out": out}))
         _, repeated = load_run(again)
-        first, second = (load_file(Path(folder) / "weights.safetensors") for folder in (run_folder, again))
+        first, second = load_weights(run_folder), load_weights(again)
         same = first.keys() == second.keys() and all(first[name].equal(second[name]) for name in first)
     rows = [(region, value, repeated.mean_dice.get(region)) for region, value in recorded.mean_dice.items()]
     return pd.DataFrame(rows, columns=["region", "recorded", "repeated"]), same

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-import json
+import io
+import math
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 import pandas as pd
 
-from mixsup_lib.errors import DataError
+from mixsup_lib.errors import DataError, shown
+from mixsup_lib.files import check_sums, read_json
 from mixsup_lib.metrics import PER_PATIENT_COLUMNS, task_regions
+from mixsup_lib.paper import TASKS
 
 REQUIRED = ("metrics.json", "per_patient.csv", "provenance.json")
 """Files a finished run folder must hold to enter a table."""
 
 _NAME = re.compile(r"seed(?P<seed>\d+)-(?P<hash>\w+)")
-_SETTINGS = ("cohort", "preset", "task", "n_fa", "n_wa", "fold", "supervision", "seed")
+_SETTINGS = {
+    **dict.fromkeys(("cohort", "preset", "task", "supervision"), str),
+    **dict.fromkeys(("n_fa", "fold", "seed"), int),
+    "n_wa": (int, type(None)),
+}
+"""Setting that a table needs -> its type."""
+
+_ARCHIVE_FAULTS = (EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, TokenError)
+MOST_BYTES = 2**26
+"""Three example slices take far less; an archive can claim, or unpack to, any size."""
+
 _PROVENANCE = ("commit", "data_fingerprint", "device", "wall_seconds")
 
 
@@ -65,10 +80,12 @@ def read_recorded(path: str | Path) -> pd.DataFrame:
 def read_history(folder: str | Path) -> pd.DataFrame:
     """history.csv of a run: iteration, loss, segmentation_loss, classification_loss, learning_rate."""
     path = Path(folder) / "history.csv"
+    check_sums(folder, path.name)
     frame = _read_csv(path)
     needed = ("iteration", "loss", "segmentation_loss", "classification_loss", "learning_rate")
     if missing := [name for name in needed if name not in frame.columns]:
         raise DataError(f"{path}: column {missing[0]!r} is missing; run it again, or restore the file.")
+    _check_numbers(path, frame, needed)
     return frame
 
 
@@ -79,10 +96,10 @@ def read_examples(folder: str | Path) -> dict[str, np.ndarray]:
     Rows run to the patient's back, columns to the patient's left.
     """
     path = Path(folder) / "examples.npz"
+    check_sums(folder, path.name)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            examples = {name: archive[name] for name in ("image", "truth", "prediction", "patient", "z")}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        examples = _read_arrays(path, ("image", "truth", "prediction", "patient", "z"))
+    except (*_ARCHIVE_FAULTS, OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: cannot be read as example slices ({reason}); run it again.") from None
     shapes = {examples[name].shape for name in ("image", "truth", "prediction")}
@@ -119,17 +136,34 @@ def _read_run(folder: Path) -> pd.DataFrame:
         raise DataError(
             f"{folder}: a run folder is called seed<number>-<hash of the settings>; give it its name back."
         )
+    check_sums(folder, *REQUIRED)
     path = folder / "metrics.json"
     record = _read_json(path)
     config, split = record.get("config", {}), record.get("split", {})
+    if not isinstance(config, dict) or not isinstance(split, dict):
+        raise DataError(
+            f"{path}: its config or split is no object; this is not the record of a run, run it again."
+        )
     missing = [key for key in _SETTINGS if key not in config]
     missing += [key for key in ("weak", "test") if key not in split]
     if missing:
         raise DataError(
             f"{path}: {missing[0]!r} is missing; this is not the record of a finished run, run it again."
         )
+    for key, kinds in _SETTINGS.items():
+        if not isinstance(config[key], kinds) or isinstance(config[key], bool):
+            raise DataError(f"{path}: {key!r} is {shown(config[key])}, which no run has; run it again.")
+    for key in ("weak", "test"):
+        if not isinstance(split[key], list) or not all(isinstance(patient, str) for patient in split[key]):
+            raise DataError(
+                f"{path}: {key!r} is {shown(split[key])}, expected a list of patients; run it again."
+            )
+    if config["task"] not in TASKS:
+        raise DataError(
+            f"{path}: 'task' is {shown(config['task'])}, expected one of {', '.join(TASKS)}; run it again."
+        )
     if config["seed"] != int(name["seed"]) or config["supervision"] not in ("standard", "mixed"):
-        found = f"seed {config['seed']}, supervision {config['supervision']!r}"
+        found = f"seed {config['seed']}, supervision {shown(config['supervision'])}"
         raise DataError(
             f"{path}: records {found}, which does not belong into {folder.name}; restore the folder."
         )
@@ -153,6 +187,8 @@ def _read_per_patient(path: Path, task: str, test: list[str]) -> pd.DataFrame:
     table = _read_csv(path)
     if missing := [name for name in PER_PATIENT_COLUMNS if name not in table.columns]:
         raise DataError(f"{path}: column {missing[0]!r} is missing; restore the file, or run again.")
+    _check_numbers(path, table, ("truth_voxels", "dice"))
+    table["patient"], table["region"] = table["patient"].astype(str), table["region"].astype(str)
     expected = sorted((patient, region) for patient in test for region in task_regions(task))
     rows = sorted(zip(table["patient"], table["region"], strict=True))
     if rows != expected:
@@ -172,6 +208,37 @@ def _read_per_patient(path: Path, task: str, test: list[str]) -> pd.DataFrame:
     return table
 
 
+def _check_numbers(path: Path, table: pd.DataFrame, columns: Iterable[str]) -> None:
+    for name in columns:
+        if table[name].dtype.kind not in "iuf":
+            wrong = table[name][pd.to_numeric(table[name], errors="coerce").isna()]
+            found = shown(wrong.iloc[0]) if len(wrong) else table[name].dtype
+            raise DataError(
+                f"{path}: column {name!r} holds {found}, expected numbers; restore the file, or run again."
+            )
+
+
+def _read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Arrays of an npz archive that take at most `MOST_BYTES` together, as claimed and as unpacked."""
+    with zipfile.ZipFile(path) as archive:
+        sizes = [archive.getinfo(f"{name}.npy").file_size for name in names]
+        if sum(sizes) > MOST_BYTES:
+            raise ValueError(f"it unpacks to {sum(sizes) / 1e9:.2g} GB")
+        return {name: _read_array(archive.read(f"{name}.npy")) for name in names}
+
+
+def _read_array(content: bytes) -> np.ndarray:
+    stream = io.BytesIO(content)
+    version = np.lib.format.read_magic(stream)
+    if version != (1, 0):
+        raise ValueError(f"npy version {version}")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    if math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
+        raise ValueError(f"it claims {shape} values of type {dtype}")
+    stream.seek(0)
+    return np.lib.format.read_array(stream, allow_pickle=False)
+
+
 def _read_csv(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path, dtype={"patient": str}, keep_default_na=False, na_values=["", "nan"])
@@ -183,7 +250,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 def _read_json(path: Path) -> dict:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise DataError(
             f"{path}: cannot be read as JSON ({str(error).splitlines()[0]}); run it again."

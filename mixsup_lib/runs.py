@@ -17,7 +17,6 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict
-from safetensors.torch import load_file
 from safetensors.torch import save as weights_as_bytes
 
 from mixsup_lib.cohort import Cohort, find_cohort
@@ -27,16 +26,22 @@ from mixsup_lib.divergence import FILE_NAME, TrainingDivergedError, save_batches
 from mixsup_lib.errors import DataError, SettingError
 from mixsup_lib.evaluation import evaluate
 from mixsup_lib.feed import feed_batches
-from mixsup_lib.files import remove_leftovers, write_bytes, write_json, write_text
+from mixsup_lib.files import check_sums, remove_leftovers, write_bytes, write_json, write_sums, write_text
 from mixsup_lib.model import MixedSupervisionUNet
 from mixsup_lib.protocol import Split, make_split, read_split
 from mixsup_lib.provenance import provenance
 from mixsup_lib.sampling import BatchSampler
+from mixsup_lib.saved_state import check_shapes, load_weights
 from mixsup_lib.slices import prepare
 from mixsup_lib.store import SliceStore
 from mixsup_lib.training import HISTORY_COLUMNS, Trainer, build_network, network_input
 from mixsup_lib.training_slices import select_training_slices
 from mixsup_lib.weak_labels import WeakLabels
+
+RECORDS = tuple(
+    "config.json history.csv weights.safetensors per_patient.csv examples.npz provenance.json metrics.json".split()
+)
+"""Files of a finished run that are never written again; SHA256SUMS lists their checksums."""
 
 
 class RunMetrics(BaseModel):
@@ -139,6 +144,7 @@ def _run_in(partial: Path, config: RunConfig, cohort: Cohort, split: Split, repo
     started = time.time()
     device, precision = set_up(config)
     store = open_store(config, cohort)
+    store.verify([*split.fully_annotated, *split.weak, *split.test])
     write_json(partial / "config.json", config.settings())
     trainer = make_trainer(config, store, split, device, precision)
     trainer.checkpoint = partial / "checkpoint.pt"
@@ -160,6 +166,7 @@ def _run_in(partial: Path, config: RunConfig, cohort: Cohort, split: Split, repo
     computed = {"feed": trainer.sampler.feed, "compiled": trainer.forward is not trainer.network}
     write_json(partial / "provenance.json", origin | computed)
     write_json(partial / "metrics.json", summarise(config, split, per_patient).model_dump())
+    write_sums(partial, RECORDS)
     for name in ("progress.json", FILE_NAME):
         (partial / name).unlink(missing_ok=True)
 
@@ -221,6 +228,7 @@ def summarise(config: RunConfig, split: Split, per_patient: pd.DataFrame) -> Run
 def load_run(folder: str | Path) -> tuple[RunConfig, RunMetrics]:
     """Settings and metrics of a finished run; raises `DataError` if the folder is not one."""
     path = Path(folder) / "metrics.json"
+    check_sums(folder, path.name)
     try:
         metrics = RunMetrics.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -228,12 +236,19 @@ def load_run(folder: str | Path) -> tuple[RunConfig, RunMetrics]:
         raise DataError(
             f"{path}: not the record of a finished run ({reason}); start the run again."
         ) from None
-    return make_config(**metrics.config), metrics
+    try:
+        return make_config(**metrics.config), metrics
+    except SettingError as error:
+        raise DataError(f"{path}: records settings that no run has: {error}") from None
 
 
 def load_network(folder: str | Path, in_channels: int, slice_shape: tuple[int, int]) -> MixedSupervisionUNet:
     """The trained network of a finished run."""
     config, _ = load_run(folder)
+    weights = load_weights(folder)
+    with torch.device("meta"):  # without memory: a damaged record may ask for any width
+        expected = build_network(config, in_channels, slice_shape).state_dict()
+    check_shapes(folder, weights, expected)
     network = build_network(config, in_channels, slice_shape)
-    network.load_state_dict(load_file(Path(folder) / "weights.safetensors"))
+    network.load_state_dict(weights)
     return network.eval()

@@ -17,18 +17,23 @@ further ones.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mixsup_lib.config import RunConfig, make_config
 from mixsup_lib.errors import DataError, SettingError, nearest
+from mixsup_lib.files import read_yaml
 
 DECIDED_ELSEWHERE = ("cohort", "fold", "seed", "out", "stores")
 """Settings that tell the cells of one variant apart, or where they lie; a variant does not give them."""
+
+
+MOST_VARIANTS = 10_000
+"""A file of a few lines must not ask for millions of runs."""
 
 
 class Scenario(BaseModel):
@@ -56,6 +61,8 @@ class Scenario(BaseModel):
             return content
         if not all(isinstance(values, list) for values in axes.values()):
             return content
+        if (cells := math.prod(map(len, axes.values()))) > MOST_VARIANTS:
+            raise ValueError(f"axes have {cells} combinations, at most {MOST_VARIANTS} are possible")
         combinations = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
         return {**content, "variants": {**{_name(chosen): chosen for chosen in combinations}, **own}}
 
@@ -121,14 +128,13 @@ def read_scenario(path: str | Path) -> Scenario:
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read ({error.strerror}); give the path of a scenario file."
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = str(error).splitlines()[-1].strip()
-        raise DataError(f"{path}: is not YAML ({where}); compare it with scenarios/ladder.yaml.") from None
+    except ValueError as error:
+        raise DataError(f"{path}: is not YAML ({error}); compare it with scenarios/ladder.yaml.") from None
     try:
         scenario = Scenario.model_validate(content)
     except ValidationError as error:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 import pandas as pd
 
 from mixsup_lib import paper
-from mixsup_lib.errors import DataError, nearest
+from mixsup_lib.errors import DataError, nearest, shown
 from mixsup_lib.files import atomic_path
 from mixsup_lib.layouts.base import Report, refuse
 
@@ -47,13 +48,14 @@ def read_slice_labels(folder: str | Path, report: Report = refuse) -> pd.DataFra
                 if any(map(str.strip, line))
             ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        report(name, f"is not a readable UTF-8 table ({error}); save it as CSV again.")
+        report(name, f"is not a readable UTF-8 table ({shown(error)}); save it as CSV again.")
         return pd.DataFrame(columns=COLUMNS)
     header = [title.strip() for title in lines[0][1]] if lines else []
     if header != COLUMNS:
         report(
             name,
-            f"has the columns {', '.join(header) or '(none)'}, expected {', '.join(COLUMNS)}; correct line 1.",
+            f"has the columns {shorten(', '.join(header), 80) or '(none)'}, expected {', '.join(COLUMNS)}; "
+            "correct line 1.",
         )
         return pd.DataFrame(columns=COLUMNS)
     rows = []
@@ -185,10 +187,12 @@ def _parse(fields: list[str]) -> tuple[tuple | None, str | None]:
     patient, name, *ends = fields
     if not patient:
         return None, "names no patient; write the patient's ID."
+    if len(patient) > 200 or not patient.isprintable():
+        return None, f"names the patient {shown(patient)}, which is no ID; correct it."
     if name == NONE and not any(ends):
         return (patient, name, None, None), None
     if name == NONE or not all(end.isdecimal() and len(end) < 7 for end in ends):
-        wanted = "none beside z" if name == NONE else f"the slices {ends[0]!r} to {ends[1]!r}"
+        wanted = "none beside z" if name == NONE else f"the slices {shown(ends[0])} to {shown(ends[1])}"
         return None, f"has {wanted}, expected whole numbers from 0, or the class none with both left empty."
     row = (patient, name, int(ends[0]), int(ends[1]))
     fault = _fault(*row[1:])
@@ -201,7 +205,7 @@ def _fault(name: str, first, last, n_slices: int | None = None) -> str | None:
         return None
     if name not in PRESENCE:
         known = ", ".join((*PRESENCE, NONE))
-        return f"unknown class {name!r}, expected one of {known}.{nearest(name, PRESENCE)}"
+        return f"unknown class {shown(name)}, expected one of {known}.{nearest(name, PRESENCE)}"
     if pd.isna(first) or pd.isna(last):
         return f"{name} has no slice numbers; fill in first_z and last_z."
     if first > last:

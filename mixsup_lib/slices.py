@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -18,10 +19,10 @@ from tqdm.auto import tqdm
 from mixsup_lib import paper
 from mixsup_lib.cohort import Case, Cohort, Patient, find_cohort
 from mixsup_lib.errors import DataError
-from mixsup_lib.files import atomic_path, locked, remove_leftovers, write_json
+from mixsup_lib.files import atomic_path, locked, read_json, remove_leftovers, write_json
 from mixsup_lib.frames import fit_window, foreground_mask, resample_in_plane
 from mixsup_lib.slice_labels import derive_rows, read_slice_labels, write_slice_labels
-from mixsup_lib.store import SliceStore
+from mixsup_lib.store import SliceStore, digest, open_images, read_description, write_description
 from mixsup_lib.workers import worker_pool
 
 FORMAT = 1
@@ -59,21 +60,22 @@ def _prepare_patient(patient: Patient, parts: Path, pixel_mm: float | None, wind
     """Write one patient's slices under `parts`; return its entry of the store's description. Kept if already there."""
     array_file, entry_file = parts / f"{patient.id}.npy", parts / f"{patient.id}.json"
     sources = _file_states(patient)
-    if entry_file.exists() and array_file.exists():
-        entry = json.loads(entry_file.read_text())
-        if entry["files"] == sources:
+    with suppress(
+        OSError, EOFError, ValueError, TypeError, KeyError
+    ):  # half a part, or a damaged one, is made again
+        entry = read_json(entry_file)
+        if entry["files"] == sources and entry["digest"] == digest(_part(parts, patient.id)):
             return entry
     case = patient.read_images()
     slices, frame = patient_slices(case, pixel_mm, window)
     entry_file.unlink(missing_ok=True)  # it describes what is about to be replaced
     _write_array(array_file, slices.shape, [slices])
-    digest = hashlib.blake2b(slices.tobytes(), digest_size=16).hexdigest()
     entry = {
         "patient": patient.id,
         "n_slices": len(slices),
         "frame": asdict(frame),
         "voxel_size_mm": case.voxel_size_mm,
-        "digest": digest,
+        "digest": digest(slices),
         "files": sources,
     }
     write_json(entry_file, entry)
@@ -129,13 +131,14 @@ def prepare(
             "pixel_mm": pixel_mm,
             "window": list(window) if window else None,
         }
-        description_file = folder / "store.json"
-        known = json.loads(description_file.read_text()) if description_file.exists() else {}
+        known, images = read_description(folder) or {}, open_images(folder)
         states = {patient.id: _file_states(patient) for patient in cohort.patients}
         recorded = {entry["patient"]: entry["files"] for entry in known.get("patients", [])}
+        n_slices = sum(entry["n_slices"] for entry in known.get("patients", []))
+        whole = images is not None and len(images) == n_slices
         key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
         parts = folder / f"parts-{key}"
-        if known.get("settings") != settings or recorded != states:
+        if known.get("settings") != settings or recorded != states or not whole:
             _build(cohort, folder, parts, settings, workers, progress)
         shutil.rmtree(parts, ignore_errors=True)
         return SliceStore(folder, cohort, labels_folder)
@@ -151,7 +154,7 @@ def _build(cohort: Cohort, folder: Path, parts: Path, settings: dict, workers: i
             entries = list(bar(pool.map(_on_one_thread, [job] * len(cohort.patients), cohort.patients)))
     else:
         entries = list(bar(map(job, cohort.patients)))
-    arrays = {entry["patient"]: _part(parts, entry) for entry in entries}
+    arrays = {entry["patient"]: _part(parts, entry["patient"]) for entry in entries}
     first_shape = arrays[entries[0]["patient"]].shape[1:]
     for patient, shape in ((patient, array.shape[1:]) for patient, array in arrays.items()):
         if shape != first_shape:
@@ -162,7 +165,7 @@ def _build(cohort: Cohort, folder: Path, parts: Path, settings: dict, workers: i
     (folder / "store.json").unlink(missing_ok=True)  # it describes what is about to be replaced
     shape = (sum(entry["n_slices"] for entry in entries), *first_shape)
     _write_array(folder / "images.npy", shape, (arrays[entry["patient"]] for entry in entries))
-    write_json(folder / "store.json", {"settings": settings, "patients": entries})
+    write_description(folder, settings, entries)
 
 
 def _write_array(path: Path, shape: tuple[int, ...], parts: Iterable[np.ndarray]) -> None:
@@ -181,8 +184,8 @@ def _write_array(path: Path, shape: tuple[int, ...], parts: Iterable[np.ndarray]
             file.write(np.ascontiguousarray(part).data)
 
 
-def _part(parts: Path, entry: dict) -> np.ndarray:
-    return np.load(parts / f"{entry['patient']}.npy", mmap_mode="r", allow_pickle=False)
+def _part(parts: Path, patient: str) -> np.ndarray:
+    return np.load(parts / f"{patient}.npy", mmap_mode="r", allow_pickle=False)
 
 
 def _on_one_thread(job: Callable[[Patient], dict], patient: Patient) -> dict:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,7 @@ import pandas as pd
 from mixsup_lib import paper
 from mixsup_lib.cohort import Cohort
 from mixsup_lib.errors import DataError
+from mixsup_lib.files import read_json, write_json
 from mixsup_lib.frames import SliceFrame, resample_in_plane
 from mixsup_lib.slice_labels import read_slice_labels, slice_presence, tasks_covered, unexplained
 
@@ -26,6 +29,41 @@ def training_range(n_slices: int, has_empty_ends: bool) -> tuple[int, int]:
         return 0, n_slices - 1
     first, last, of = paper.TRAINING_SLICES
     return round(first / of * n_slices), min(round(last / of * n_slices), n_slices - 1)
+
+
+def write_description(folder: Path, settings: dict, entries: list[dict]) -> None:
+    """Write store.json: the settings, an entry per patient, and a checksum over both."""
+    content = {"settings": settings, "patients": entries}
+    write_json(folder / "store.json", {**content, "checksum": _checksum(content)})
+
+
+def read_description(folder: Path) -> dict | None:
+    """Content of store.json; None where it is missing or not what was written. Stores before the checksum have none."""
+    try:
+        content = read_json(folder / "store.json")
+        parts = {name: content[name] for name in ("settings", "patients")}
+        return content if content.get("checksum", _checksum(parts)) == _checksum(parts) else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def open_images(folder: Path) -> np.ndarray | None:
+    """images.npy, memory-mapped; None where it is missing or no array of slices."""
+    try:
+        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+    except (OSError, EOFError, ValueError, OverflowError, TokenError, RecursionError, MemoryError):
+        return None
+    sound = images.dtype == np.float16 and images.ndim == 4 and images.flags.c_contiguous
+    return images if sound else None
+
+
+def digest(slices: np.ndarray) -> str:
+    """What identifies one patient's stored slices (Z, C, H, W)."""
+    return hashlib.blake2b(np.ascontiguousarray(slices).data, digest_size=16).hexdigest()
+
+
+def _checksum(content: dict) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class SliceStore:
@@ -40,11 +78,10 @@ class SliceStore:
     def __init__(self, folder: str | Path, cohort: Cohort, labels_folder: str | Path | None = None) -> None:
         self.folder, self.cohort = Path(folder), cohort
         self.labels_folder = Path(labels_folder or folder)
-        try:
-            description = json.loads((self.folder / "store.json").read_text(encoding="utf-8"))
-            self.images = np.load(self.folder / "images.npy", mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{self.folder}: not a prepared store ({error}); run `prepare` again.") from None
+        description, images = read_description(self.folder), open_images(self.folder)
+        if description is None or images is None:
+            raise DataError(f"{self.folder}: not a prepared store; run `prepare` again.")
+        self.images = images
         self.settings = description["settings"]
         entries = description["patients"]
         counts = np.array([entry["n_slices"] for entry in entries])
@@ -71,6 +108,18 @@ class SliceStore:
                 "training": (z >= first) & (z <= last),
             }
         )
+
+    def verify(self, patients: Iterable[str]) -> None:
+        """Raise `DataError` if stored slices of these patients are not those that were prepared.
+
+        Reads them all, about a second per gigabyte, so opening a store leaves it to whoever trains on them.
+        """
+        for patient in patients:
+            if digest(self.images[self.rows(patient)]) != self._digests[patient]:
+                raise DataError(
+                    f"{self.folder / 'images.npy'}: the slices of {patient} are not those that were prepared; delete "
+                    "this file, and they are prepared again."
+                )
 
     def rows(self, patient: str) -> slice:
         """Rows of one patient in `images` and `table`, in the order of z."""

@@ -23,6 +23,7 @@ from mixsup_lib.losses import classification_loss, joint_loss, segmentation_loss
 from mixsup_lib.model import MixedSupervisionUNet
 from mixsup_lib.optim import CosineSchedule, NormalizedSGD, PlateauSchedule
 from mixsup_lib.sampling import Batch, BatchSampler
+from mixsup_lib.saved_state import read_checkpoint
 
 HISTORY_COLUMNS = ("iteration", "loss", "segmentation_loss", "classification_loss", "learning_rate")
 
@@ -239,19 +240,20 @@ class Trainer:
         """Continue from the checkpoint, if there is one."""
         if self.checkpoint is None or not self.checkpoint.exists():
             return
-        try:
-            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-            identity = state["identity"]
-        except Exception as error:  # torch raises many kinds for a damaged file
-            raise DataError(
-                f"{self.checkpoint}: not a readable checkpoint ({type(error).__name__}); delete it to start anew."
-            ) from None
-        if identity != self.identity:
+        state = read_checkpoint(self.checkpoint, self.device)
+        if state.get("identity") != self.identity:
             raise DataError(
                 f"{self.checkpoint}: belongs to other data or settings; delete it to start the run anew."
             )
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.sampler.load_state_dict(state["sampler"])
-        self.history = [[int(row[0]), *row[1:]] for row in state["history"].tolist()]
+        try:
+            if len(state["history"]) > self.config.iterations:
+                raise ValueError("more iterations than the run has")
+            self.network.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.schedule.load_state_dict(state["schedule"])
+            self.sampler.load_state_dict(state["sampler"])
+            self.history = [[int(row[0]), *row[1:]] for row in state["history"].tolist()]
+        except Exception as error:
+            raise DataError(
+                f"{self.checkpoint}: does not fit the run ({type(error).__name__}); delete it to start anew."
+            ) from None

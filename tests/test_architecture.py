@@ -44,6 +44,7 @@ ORDER = [
     ["losses"],
     ["optim"],
     ["divergence"],
+    ["saved_state"],
     ["training"],
     ["speed"],
     ["segmentation"],

@@ -181,7 +181,9 @@ def check_intensities(array: np.ndarray, file: str, name: str, report: Report) -
     return False
 
 
-def map_labels(values: np.ndarray, classes: dict[int, int], file: str, report: Report) -> np.ndarray | None:
+def map_labels(
+    values: np.ndarray, classes: dict[int, int], file: str, report: Report, known_from: str = "this layout"
+) -> np.ndarray | None:
     """Label values on disk -> the paper's classes, uint8 of the same shape. classes: {value on disk: class}."""
     labels = np.zeros(values.shape, np.uint8)
     known = values == 0
@@ -193,5 +195,5 @@ def map_labels(values: np.ndarray, classes: dict[int, int], file: str, report: R
         return labels
     unknown = ", ".join(f"{value:g}" for value in np.unique(values[~known])[:5])
     expected = ", ".join(str(value) for value in sorted({0, *classes}))
-    report(file, f"holds the unknown label value {unknown}; this layout has {expected}: correct the mask.")
+    report(file, f"holds the unknown label value {unknown}; {known_from} has {expected}: correct the mask.")
     return None

@@ -72,10 +72,13 @@ class BratsPatient(Patient):
         return load_nifti_labels(self, dict(self.naming.classes), report)
 
 
-def load_nifti_labels(patient: Patient, classes: dict[int, int], report: Report) -> np.ndarray | None:
+def load_nifti_labels(
+    patient: Patient, classes: dict[int, int], report: Report, known_from: str = "this layout"
+) -> np.ndarray | None:
     """Label map (X, Y, Z) uint8 of a patient's one NIfTI mask; None after a fault.
 
-    The mask must lie on the grid of the first image whose header can be read. classes: {value on disk: class}.
+    The mask must lie on the grid of the first image whose header can be read. classes: {value on disk: class}, as
+    `known_from` tells them.
     """
     mask = patient.mask_files[0]
     read = nifti.read_nifti(mask, patient.relative(mask), report)
@@ -90,7 +93,7 @@ def load_nifti_labels(patient: Patient, classes: dict[int, int], report: Report)
                 report(patient.relative(mask), fault)
                 return None
             break
-    return map_labels(values, classes, patient.relative(mask), report)
+    return map_labels(values, classes, patient.relative(mask), report, known_from)
 
 
 def _on_one_grid(volumes: dict[str, Volume], files: dict[str, str], report: Report) -> dict[str, Volume]:

@@ -6,7 +6,6 @@ comes before non-enhancing tumour. http://medicaldecathlon.com
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from mixsup_lib import paper
-from mixsup_lib.errors import DataError
+from mixsup_lib.errors import DataError, shown
+from mixsup_lib.files import read_json
 from mixsup_lib.layouts import nifti
 from mixsup_lib.layouts.base import Found, Patient, Problem, Report, Volume, check_intensities
 from mixsup_lib.layouts.brats import load_nifti_labels
@@ -65,7 +65,7 @@ class DecathlonPatient(Patient):
         return volumes
 
     def load_labels(self, report: Report) -> np.ndarray | None:
-        return load_nifti_labels(self, dict(self.classes), report)
+        return load_nifti_labels(self, dict(self.classes), report, "dataset.json")
 
 
 def find(folder: Path) -> Found | None:
@@ -74,13 +74,13 @@ def find(folder: Path) -> Found | None:
     if not path.is_file() or not (folder / "imagesTr").is_dir():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         modality = {int(key): str(name) for key, name in content["modality"].items()}
         labels = {int(key): str(name) for key, name in content["labels"].items()}
         entries = [(str(entry["image"]), str(entry.get("label") or "")) for entry in content["training"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         wanted = "expected modality, labels and training as the Decathlon writes them"
-        raise DataError(f"{path}: cannot be used ({error!r}), {wanted}; download it again.") from None
+        raise DataError(f"{path}: cannot be used ({shown(error)}), {wanted}; download it again.") from None
     channel_of = {
         _meaning(name, CHANNEL_NAMES, path, "channel"): channel for channel, name in modality.items()
     }
@@ -88,22 +88,27 @@ def find(folder: Path) -> Found | None:
     sequences = tuple(name for name in paper.SEQUENCES if name in channel_of)
     channels = tuple(channel_of[name] for name in sequences)
     if sorted(channels) != list(range(len(modality))):
-        raise DataError(f"{path}: modality is {modality}, expected each channel from 0 once; correct it.")
+        raise DataError(
+            f"{path}: modality is {shown(modality)}, expected each channel from 0 once; correct it."
+        )
     if sorted(class_of.values()) != [0, 1, 2, 3] or class_of.get(0) != 0:
         raise DataError(
-            f"{path}: labels are {labels}, expected background as 0 and three tumour classes; correct it."
+            f"{path}: labels are {shown(labels)}, expected background as 0 and three tumour classes; correct it."
         )
     classes = tuple((value, name) for value, name in sorted(class_of.items()) if value)
-    patients, problems = [], []
+    patients, problems, owner = [], [], {}
     for image, label in entries:
         name = Path(image).name
         identity = re.sub(r"\.nii(\.gz)?$", "", name)
         outside = [entry for entry in (image, label) if entry and _inside(folder, entry) is None]
         if outside:
-            sentence = f"names {outside[0]!r}, which lies outside the cohort folder; correct the entry."
-            problems.append(Problem(identity, path.name, sentence))
+            sentence = f"names {shown(outside[0])}, which lies outside the cohort folder; correct the entry."
+            problems.append(Problem(shown(identity)[1:-1], path.name, sentence))
             continue
         mask = _inside(folder, label) if label else None
+        if mask is not None and (other := owner.setdefault(mask, identity)) != identity:
+            sentence = f"names the mask {label} for {other} and for {identity}; correct one entry."
+            problems.append(Problem(identity, path.name, sentence))
         masks = (mask,) if mask is not None and mask.is_file() else ()
         patients.append(
             DecathlonPatient(identity, folder, (_inside(folder, image),), masks, sequences, channels, classes)
@@ -117,12 +122,21 @@ def _meaning(name: str, names: dict, path: Path, kind: str):
         if plain in spellings:
             return meaning
     known = ", ".join(spellings[0] for spellings in names.values())
-    raise DataError(f"{path}: unknown {kind} name {name!r}, expected one of {known}; correct it.")
+    raise DataError(f"{path}: unknown {kind} name {shown(name)}, expected one of {known}; correct it.")
 
 
 def _inside(folder: Path, entry: str) -> Path | None:
-    """The file an entry names, or None where it is absolute or climbs out of the cohort folder."""
+    """The file an entry names, or None where it is absolute, climbs out of the cohort folder, or can be no file's name.
+
+    A link is followed: what it leads to must lie inside too, as it may have come with the data.
+    """
     plain = os.path.normpath(entry.replace("\\", "/"))
     if os.path.isabs(plain) or plain.split(os.sep)[0] in ("..", ".") or re.match(r"[A-Za-z]:", plain):
         return None
-    return folder / plain
+    path = folder / plain
+    try:
+        inside = entry.isprintable() and path.resolve().is_relative_to(folder.resolve())
+        path.is_file()
+    except (OSError, ValueError):  # too long, or not a file system's text
+        return None
+    return path if inside else None

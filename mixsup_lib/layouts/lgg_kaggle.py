@@ -37,6 +37,13 @@ CLASSES = {255: 2}
 """The mask's one value -> the paper's class 2: with one class, any class of the whole tumour does."""
 
 ENDINGS = (".tif", ".tiff")
+FORMATS = ("TIFF",)
+"""Pillow goes by content: what is no TIFF inside is not handed to another decoder."""
+
+MOST_PIXELS = 2**24
+ORIENTATION = 274
+"""TIFF tag that says how rows and columns lie."""
+
 _NAME = re.compile(r"(?P<id>.+)_(?P<slice>\d+)(?P<mask>_mask)?\.tiff?", re.IGNORECASE)
 _FAULTS = (OSError, EOFError, ValueError, SyntaxError, KeyError, TypeError, struct.error)
 
@@ -166,10 +173,19 @@ def _image_size(file: Path) -> tuple[int, int] | None:
     from PIL import Image
 
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             return image.size[::-1]
     except (*_FAULTS, Image.DecompressionBombError):
         return None
+
+
+def _tiff_fault(image) -> str | None:
+    """Does the header of an opened TIFF claim more than a slice can be, or turn or mirror it?"""
+    if image.width * image.height > MOST_PIXELS:
+        return f"claims {image.width}x{image.height} pixels, which no slice has; copy or download it again."
+    if (turned := image.tag_v2.get(ORIENTATION, 1)) != 1:
+        return f"is stored turned or mirrored (TIFF orientation {turned}, expected 1); export it again."
+    return None
 
 
 def _read_slice(path: Path, file: str, channels: int, report: Report) -> np.ndarray | None:
@@ -179,11 +195,16 @@ def _read_slice(path: Path, file: str, channels: int, report: Report) -> np.ndar
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                array = np.asarray(image)
+            with Image.open(path, formats=FORMATS) as image:
+                fault = _tiff_fault(image)
+                if fault is None:
+                    array = np.asarray(image)
     except (*_FAULTS, Image.DecompressionBombError) as error:
         text = (str(error).splitlines() or [""])[0].replace(str(path), path.name)
         report(file, f"is not a readable TIFF file ({text}); copy or download it again.")
+        return None
+    if fault:
+        report(file, fault)
         return None
     if array.ndim == 2:
         array = array[..., None]  # (Y, X, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import zlib
 from pathlib import Path
@@ -23,6 +24,16 @@ ENDINGS = (".nii.gz", ".nii")
 LPS = axcodes2ornt(("L", "P", "S"))
 AFFINE_TOLERANCE = 0.1
 """Two affines agree if no corner of the volume is further apart than this, in voxels."""
+
+VOXEL_MM = (0.01, 100)
+"""Smallest and largest side of a voxel that a header may have, mm."""
+
+SIZE_TOLERANCE = 0.02
+"""The voxel size of the affine and that of pixdim may differ by this share."""
+
+HEADER_BYTES = 348
+MOST_BYTES, MOST_RATIO = 2**28, 100
+"""A file may take this much memory, or so many times its own size, if that is more."""
 
 _FAULTS = (
     OSError,
@@ -59,38 +70,106 @@ def read_nifti(
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Array (X, Y, Z) or (X, Y, Z, C) float32 on the file's own axes and its affine; None after a fault.
 
-    A gzip file is unpacked as a whole, so that its checksum is verified.
+    A gzip file is unpacked as a whole, so that its checksum is verified, but never beyond what its header says. Refused
+    too is a header that contradicts itself or the length of the file (`header_fault`).
     """
     try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-        image = nib.Nifti1Image.from_bytes(content)
-        if image.get_data_dtype().kind not in "biuf":
-            report(
-                file,
-                f"holds values of type {image.get_data_dtype()}, expected plain numbers; export it again.",
-            )
+        packed = path.suffix == ".gz"
+        with (gzip.open if packed else open)(path, "rb") as stream:
+            header = nib.Nifti1Header.from_fileobj(io.BytesIO(stream.read(HEADER_BYTES)))
+        fault = header_fault(header) or _size_fault(header, path.stat().st_size)
+        if fault:
+            report(file, fault)
             return None
-        if len(content) < math.prod(image.shape) * image.get_data_dtype().itemsize:
+        length = _file_length(header)
+        with open(path, "rb") as stream:
+            content = _gunzip(stream.read(), length + 1) if packed else stream.read(length + 1)
+        if len(content) < length:
             raise EOFError
-        array = np.asarray(image.dataobj, dtype=np.float32)
+        if len(content) > length:
+            shape = _shape(header.get_data_shape())
+            report(file, f"goes on after the {shape} voxels that its header tells; export it again.")
+            return None
+        with np.errstate(all="ignore"):  # a scaling that leaves float32 shows as infinite voxels
+            array = np.asarray(nib.Nifti1Image.from_bytes(content).dataobj, dtype=np.float32)
+            affine = np.asarray(header.get_best_affine(), dtype=np.float64)
     except _FAULTS as error:
         report(file, _sentence(error))
         return None
     while array.ndim > n_axes and array.shape[-1] == 1:
         array = array[..., 0]
-    affine = np.asarray(image.affine, dtype=np.float64)
     if array.ndim != n_axes:
         report(file, f"has shape {_shape(array.shape)}, expected {n_axes} axes; export it again.")
-    elif not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        report(
-            file,
-            "has a header whose affine is not invertible, so its orientation is unknown; export it again.",
-        )
-    else:
-        return array, affine
+        return None
+    return array, affine
+
+
+def header_fault(header: nib.Nifti1Header) -> str | None:
+    """What makes a header contradict itself in the kind of its values, the voxel size or the axes, or None.
+
+    Beside the affine that counts (sform, else qform) a header tells the voxel size as pixdim, and the axes often a
+    second time as qform; a header damaged in one of them is noticed here. Where the volume lies, and small rotations,
+    are not compared: sform and qform may mean different spaces.
+    """
+    if min(shape := header.get_data_shape(), default=0) < 1:
+        return f"has shape {_shape(shape)}, expected at least 1 voxel along each axis; export it again."
+    dtype, bits = header.get_data_dtype(), int(header["bitpix"])
+    if dtype.kind not in "biuf":
+        return f"holds values of type {dtype}, expected plain numbers; export it again."
+    if bits != 8 * dtype.itemsize:
+        return f"has {bits} bits a voxel by its header, but values of type {dtype}; export it again."
+    if (unit := int(header["xyzt_units"]) & 7) not in (0, 2):
+        known = {1: "metres", 3: "micrometres"}.get(unit, f"unknown (code {unit})")
+        return f"has a header in {known}, expected millimetres; correct the header."
+    affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        return "has a header whose affine is not invertible, so its orientation is unknown; export it again."
+    size, pixdim = nib.affines.voxel_sizes(affine), np.asarray(header["pixdim"][1:4], dtype=np.float64)
+    if not (size.min() >= VOXEL_MM[0] and size.max() <= VOXEL_MM[1]):
+        return f"has voxels of {_mm(size)} mm, expected {VOXEL_MM[0]} to {VOXEL_MM[1]}; correct the header."
+    if not np.allclose(pixdim, size, rtol=SIZE_TOLERANCE):
+        return f"has voxels of {_mm(size)} mm by its affine, but {_mm(pixdim)} by pixdim; correct the header."
+    if header["qform_code"] > 0:
+        if abs(header["pixdim"][0]) not in (0, 1):
+            return (
+                f"has {header['pixdim'][0]:g} as its handedness (qfac), expected 1 or -1; correct the header."
+            )
+        axes, other = (nib.aff2axcodes(form) for form in (affine, header.get_qform()))
+        if axes != other:
+            axes, other = "".join(axes), "".join(map(str, other))
+            return f"has axes {axes} by its sform, but {other} by its qform; correct the header."
     return None
+
+
+def _file_length(header: nib.Nifti1Header) -> int:
+    """Bytes of the unpacked file that belongs to a header."""
+    return (
+        int(header.get_data_offset()) + math.prod(header.get_data_shape()) * header.get_data_dtype().itemsize
+    )
+
+
+def _size_fault(header: nib.Nifti1Header, on_disk: int) -> str | None:
+    """Would this take far more memory than the size of the file can account for? Scans shrink 3 to 20 times."""
+    needed = _file_length(header) + 4 * math.prod(header.get_data_shape())
+    if needed <= max(MOST_BYTES, MOST_RATIO * on_disk):
+        return None
+    return (
+        f"claims {_shape(header.get_data_shape())} voxels, {needed / 1e9:.3g} GB, in a file of {on_disk / 1e6:.3g} MB; "
+        "that is no scan: copy or download it again."
+    )
+
+
+def _gunzip(packed: bytes, most: int) -> bytes:
+    """The first `most` bytes of a gzip file of one or several members; what ends before is verified."""
+    parts, left = [], most
+    while packed and left:
+        unpacker = zlib.decompressobj(wbits=31)
+        parts.append(unpacker.decompress(packed, left))
+        left -= len(parts[-1])
+        if left and not unpacker.eof:
+            raise EOFError
+        packed = unpacker.unused_data.lstrip(b"\0")
+    return b"".join(parts)
 
 
 def read_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray] | None:
@@ -130,6 +209,10 @@ def grid_fault(
             "register and resample it, or correct the header."
         )
     return None
+
+
+def _mm(size: np.ndarray) -> str:
+    return "x".join(f"{length:.3g}" for length in size)
 
 
 def _shape(shape: tuple[int, ...]) -> str:
