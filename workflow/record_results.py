@@ -74,8 +74,10 @@ def draw(frame: pd.DataFrame, caption: str, path: Path) -> None:
 
 
 def draw_figure_7(frame: pd.DataFrame, caption: str, path: Path) -> None:
-    """One picture per task, its name at the end of the file's."""
-    for task, part in results.comparison_table(frame).groupby("task", sort=False):
+    """One picture per task that has several scenarios, its name at the end of the file's."""
+    table = results.comparison_table(frame)
+    several = table.groupby("task")["n_fa"].transform("nunique") > 1
+    for task, part in table[several].groupby("task", sort=False):
         figure = paper_plots.dice_by_annotation(part, task=task, title=caption)
         save(figure, path.with_stem(f"{path.stem}-{task}"))
 
