@@ -53,6 +53,7 @@ ORDER = [
     ["run_notebook"],
     ["run_records"],
     ["reuse"],
+    ["rerun"],
     ["lessons"],
     ["paired"],
     ["wording"],

@@ -32,8 +32,9 @@ from grid_step import make_table
 
 from mixsup_lib.__main__ import parse_settings
 from mixsup_lib.errors import DataError, MixsupError, SettingError, nearest
+from mixsup_lib.files import disk_full, stopped_by_full_disk
 from mixsup_lib.gpus import gpu_places
-from mixsup_lib.grid import cells_of, part_of
+from mixsup_lib.grid import Cell, cells_of, part_of
 from mixsup_lib.phantom import write_phantom
 from mixsup_lib.scenario import Scenario, read_scenario
 
@@ -135,10 +136,21 @@ def train(plan: Plan, work: Path, lock: IO, profile: Path | None = None) -> None
             print(make_table(plan))
         except DataError as error:
             print(f"no table yet: {error}")
+        refuse_full_disk(work, failed)
         raise DataError(report(failed, work, len(plan.todo)))
     if process.returncode:
+        refuse_full_disk(work, [])
         raise DataError(f"the table could not be made: {last_line(work / 'table.log')}")
     print(plan.table.with_suffix(".md").read_text(encoding="utf-8"))
+
+
+def refuse_full_disk(work: Path, failed: list[Cell]) -> None:
+    """DiskFullError where the logs of this start say so, or say nothing on a full disk."""
+    logs = [work / "notebooks" / f"{cell.key}.log" for cell in failed]
+    for log in (*logs, *work.glob("prepare-*.log"), work / "table.log", work / "snakemake.log"):
+        text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+        if full := stopped_by_full_disk(text, log):
+            raise full
 
 
 def stop_runs(work: Path) -> None:
@@ -239,6 +251,11 @@ def main() -> int:
     except MixsupError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if (full := disk_full(error, error.filename or RUNS / "output")) is None:
+            raise
+        print(full, file=sys.stderr)
+        return full.exit_code
     except KeyboardInterrupt:
         print("Interrupted; the same command continues.", file=sys.stderr)
         return 130
