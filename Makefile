@@ -8,6 +8,7 @@
 #   make site              the executed notebooks and guides as pages that open from disk: build/site/index.html
 #   make grid SCENARIO=smoke   the runs of a file in scenarios/ that have not finished, several at a time, and their table;
 #                          DRY=1 only shows the plan, make grid-status SCENARIO=smoke how far it is; docs/grid.md says more
+#   make soak              the long trials of docs/reliability.md: kills at random moments, damaged files, 30 minutes of grid
 #   make workshop-bundle   one archive for a room without internet: repository, packages, phantom, runs, site
 #
 # Settings: PYTHON=python3.12 (3.11 to 3.13), TORCH=cpu|cuda (chosen by itself: cuda where nvidia-smi is found).
@@ -30,7 +31,7 @@ WORKFLOW := $(VENV)/workflow
 WORKFLOW_STAMP := $(VENV)/.workflow-tools
 WORKFLOW_PINS := $(shell sed -n 's/^workflow = \[\(.*\)\]/\1/p' pyproject.toml | tr -d ,)
 
-.PHONY: run test lab notebooks site grid grid-status slurm-trial workshop-bundle
+.PHONY: run test soak lab notebooks site grid grid-status slurm-trial workshop-bundle
 .DEFAULT_GOAL := run
 
 run: $(STAMP)
@@ -38,6 +39,12 @@ run: $(STAMP)
 
 test: $(STAMP) $(if $(CI),$(SITE_STAMP) $(WORKFLOW_STAMP))
 	@$(BIN)/python -m pytest tests --durations=5
+
+# The kernels and Snakemake of one trial must not count in another: one after the other.
+soak: $(STAMP) $(WORKFLOW_STAMP)
+	@$(BIN)/python workflow/kill_trial.py
+	@[ ! -e workflow/fuzz.py ] || $(BIN)/python workflow/fuzz.py --count 2000
+	@$(BIN)/python workflow/long_run.py --minutes 30
 
 lab: $(STAMP)
 	@$(BIN)/jupyter lab notebooks

@@ -77,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
 
     rerun = commands.add_parser("rerun", help="repeat a finished run and compare")
     rerun.add_argument("run", type=Path)
+    rerun.add_argument("--out", type=Path, help="folder that receives the repetition (default: OUT-rerun)")
+    rerun.add_argument("--cohort", type=Path, help="where the cohort lies now, if it was moved")
     return parser
 
 
@@ -181,12 +183,15 @@ def _segment(call: argparse.Namespace) -> int:
 
 
 def _rerun(call: argparse.Namespace) -> int:
-    from mixsup_lib.reuse import rerun
+    from mixsup_lib.rerun import rerun
 
-    table, same = rerun(call.run)
-    print(table.to_string(index=False))
-    print("identical" if same else "not identical")
-    return 0 if same else 1
+    comparison = rerun(call.run, call.out, cohort=call.cohort)
+    for line in (*comparison.data, *comparison.machine):
+        print(line)
+    print(comparison.table.round(2).to_string(index=False))
+    print(comparison.folder)
+    print(comparison.verdict())
+    return 0 if comparison.agrees else 1
 
 
 COMMANDS = {

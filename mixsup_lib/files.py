@@ -68,6 +68,18 @@ def disk_full(
     )
 
 
+def stopped_by_full_disk(said: str, path: str | Path) -> DiskFullError | None:
+    """Did another program, which said `said` and was to write `path`, stop because the disk is full? Then the sentence.
+
+    A program that finds no room may find none for its complaint either, and say nothing.
+    """
+    folder = next(place for place in Path(path).absolute().parents if place.is_dir())
+    silent = not said.strip() and shutil.disk_usage(folder).free < 1e6
+    if not silent and os.strerror(errno.ENOSPC) not in said:
+        return None
+    return disk_full(OSError(errno.ENOSPC, ""), path)
+
+
 def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
     """Write `content`, atomically."""
     with atomic_path(path, len(content)) as temporary:

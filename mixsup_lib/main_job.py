@@ -17,6 +17,7 @@ from mixsup_lib import results, run_notebook
 from mixsup_lib.cohort import find_cohort
 from mixsup_lib.config import RunConfig, make_config
 from mixsup_lib.errors import DataError, SettingError
+from mixsup_lib.files import stopped_by_full_disk
 from mixsup_lib.phantom import write_phantom
 from mixsup_lib.run_notebook import NOTEBOOKS
 from mixsup_lib.runs import open_store, run_folder, split_of
@@ -182,6 +183,8 @@ def _finish(cell: _Cell) -> bool:
     text = log.read_text(encoding="utf-8", errors="replace")
     if cell.attempts < 3 and run_notebook.may_pass(text):
         return False
+    if full := stopped_by_full_disk(text, cell.notebook):
+        raise full
     last = next((line for line in reversed(text.splitlines()) if line.strip()), "no output")
     raise DataError(f"Run '{cell.name}' stopped: {last.strip()} The executed notebook is {cell.notebook}.")
 
@@ -207,6 +210,8 @@ def _report(folders: list[Path], out: Path, name: str) -> Path:
             [sys.executable, "-m", *step], capture_output=True, text=True, stdin=subprocess.DEVNULL
         )
         if done.returncode:
+            if full := stopped_by_full_disk(done.stderr, notebook):
+                raise full
             last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no output")
             raise DataError(f"{notebook}: the report could not be made: {last.strip()}")
     return report

@@ -1,17 +1,13 @@
-"""What a finished run is good for: segment a patient with it, or repeat it and compare."""
+"""What a finished run is good for: segment a patient with it."""
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
-
-import pandas as pd
 
 from mixsup_lib.cohort import open_patient
 from mixsup_lib.compute import set_up
-from mixsup_lib.config import make_config
 from mixsup_lib.errors import DataError
-from mixsup_lib.runs import load_network, load_run, run
+from mixsup_lib.runs import load_network, load_run
 from mixsup_lib.saved_state import WEIGHTS, load_weights
 from mixsup_lib.segmentation import label_volume, save_nifti, score_slices
 from mixsup_lib.slices import patient_slices
@@ -51,19 +47,3 @@ def _input_channels(run_folder: Path) -> int:
     if first is None or first.ndim != 4:
         raise DataError(f"{run_folder / WEIGHTS}: holds no U-Net of this library; run it again.")
     return first.shape[1]
-
-
-def rerun(run_folder: str | Path) -> tuple[pd.DataFrame, bool]:
-    """Repeat a finished run in a temporary folder and compare.
-
-    Returns:
-        A table (region, mean Dice recorded, mean Dice repeated), and whether all weights are bit-identical.
-    """
-    config, recorded = load_run(run_folder)
-    with tempfile.TemporaryDirectory() as out:
-        again = run(make_config(**{**config.settings(), "out": out}))
-        _, repeated = load_run(again)
-        first, second = load_weights(run_folder), load_weights(again)
-        same = first.keys() == second.keys() and all(first[name].equal(second[name]) for name in first)
-    rows = [(region, value, repeated.mean_dice.get(region)) for region, value in recorded.mean_dice.items()]
-    return pd.DataFrame(rows, columns=["region", "recorded", "repeated"]), same

@@ -112,6 +112,11 @@ def read_examples(folder: str | Path) -> dict[str, np.ndarray]:
     return examples
 
 
+def read_provenance(folder: str | Path) -> dict:
+    """provenance.json of a run; older records lack some entries. Raises DataError where it cannot be read."""
+    return _read_json(Path(folder) / "provenance.json")
+
+
 def _run_folders(root: Path) -> Iterator[Path]:
     """Folders of finished runs below `root`, itself included; nothing inside a run folder is looked at."""
     for place, inside, files in os.walk(root):

@@ -55,6 +55,7 @@ ORDER = [
     ["run_notebook"],
     ["run_records"],
     ["reuse"],
+    ["rerun"],
     ["lessons"],
     ["paired"],
     ["wording"],

@@ -92,9 +92,16 @@ def test_segment_writes_a_mask_on_the_cases_grid(finished, phantom, tmp_path):
     assert int((np.asarray(mask.dataobj) > 0).sum()) == table.loc[patient.id, "predicted_voxels"]
 
 
-def test_rerun_repeats_a_run_bit_for_bit(finished, capsys):
-    assert main(["rerun", str(finished)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "identical"
+def test_rerun_repeats_a_run_bit_for_bit_elsewhere_and_only_once(finished, tmp_path, capsys):
+    before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in finished.iterdir()}
+    call = ["rerun", str(finished), "--out", str(tmp_path / "again")]
+    assert main(call) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "bit-identical: weights, per_patient.csv and metrics"
+    assert {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in finished.iterdir()} == before
+    assert main(call) == 1 and "has been repeated before" in capsys.readouterr().err
+    own = load_run(finished)[0].out
+    assert main(["rerun", str(finished), "--out", str(own)]) == 2
+    assert "holds the run itself" in capsys.readouterr().err
 
 
 def test_every_setting_is_listed_with_its_meaning(capsys):

@@ -10,9 +10,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDES = [
-    ROOT / "docs" / f"{name}.md" for name in ("instructor-guide", "participant-guide", "glossary", "grid")
+    ROOT / "docs" / f"{name}.md"
+    for name in ("instructor-guide", "participant-guide", "glossary", "grid", "reliability")
 ]
-INSTRUCTOR, PARTICIPANT, GLOSSARY, _ = GUIDES
+INSTRUCTOR, PARTICIPANT, GLOSSARY, *_ = GUIDES
 TABLE = re.compile(r"^\| from \| minutes \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", re.M)
 TERM = re.compile(r"^\*\*(.+?)\*\* \((\d\d(?:, \d\d)*)\)\. ", re.M)
 guides = pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)

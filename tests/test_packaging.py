@@ -128,7 +128,7 @@ def make(*arguments: str) -> str:
     return subprocess.run(command, cwd=ROOT, env=OWN_MAKE, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("target", ["run", "test", "lab", "notebooks"])
+@pytest.mark.parametrize("target", ["run", "test", "soak", "lab", "notebooks"])
 def test_every_make_target_sets_up_the_environment_by_itself(target):
     assert re.search(rf"^{target}: \$\(STAMP\)", (ROOT / "Makefile").read_text(), re.M)
     assert ".venv/bin/" in make(target)

@@ -19,6 +19,8 @@ from grid_snakemake import snakemake
 from grid_step import make_table
 
 from mixsup_lib.errors import DataError
+from mixsup_lib.files import stopped_by_full_disk
+from mixsup_lib.grid import Cell
 
 BETWEEN_LINES = 60.0
 """Seconds between two lines of progress."""
@@ -53,11 +55,22 @@ def train(plan: Plan, work: Path, runs: Path, lock: IO, profile: Path | None = N
             print(make_table(plan))
         except DataError as error:
             print(f"no table yet: {error}")
+        refuse_full_disk(work, failed)
         raise DataError(report(failed, work, len(plan.todo)))
     if process.returncode:
+        refuse_full_disk(work, [])
         raise DataError(f"the table could not be made: {last_line(work / 'table.log')}")
     print(plan.table.with_suffix(".md").read_text(encoding="utf-8"))
     print(overhead(plan, time.monotonic() - started))
+
+
+def refuse_full_disk(work: Path, failed: list[Cell]) -> None:
+    """DiskFullError where the logs of this start say so, or say nothing on a full disk."""
+    logs = [work / "notebooks" / f"{cell.key}.log" for cell in failed]
+    for log in (*logs, *work.glob("prepare-*.log"), work / "table.log", work / "snakemake.log"):
+        text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+        if full := stopped_by_full_disk(text, log):
+            raise full
 
 
 def stop_runs(work: Path) -> None:

@@ -113,7 +113,9 @@ def make_job(name: str, cohort: Path, scratch: Path) -> Job:
         def work(folder: Path, number: int) -> None:
             write_phantom(folder / "cohort", patients=6, voxel_mm=6.0, workers=1, progress=False)
 
-        return Job(work, lambda folder: contents(folder / "cohort"), lambda f: sorted(f.rglob("*.nii.gz")))
+        return Job(
+            work, lambda folder: contents(folder / "cohort"), lambda f: sorted(f.glob("cohort/[HL]GG/*/*"))
+        )
     if name == "grid":
         return _grid(cohort)
 

@@ -37,6 +37,7 @@ from grid_train import train
 
 from mixsup_lib.__main__ import parse_settings
 from mixsup_lib.errors import DataError, MixsupError, SettingError, nearest
+from mixsup_lib.files import disk_full
 from mixsup_lib.gpus import gpu_places
 from mixsup_lib.grid import cells_of, part_of
 from mixsup_lib.phantom import write_phantom
@@ -198,6 +199,11 @@ def main() -> int:
     except MixsupError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if (full := disk_full(error, error.filename or RUNS / "output")) is None:
+            raise
+        print(full, file=sys.stderr)
+        return full.exit_code
     except KeyboardInterrupt:
         print("Interrupted; the same command continues.", file=sys.stderr)
         return 130

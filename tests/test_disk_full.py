@@ -1,0 +1,166 @@
+"""A full disk: one clear sentence, nothing damaged, and the same command continues once there is room."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mixsup_lib.__main__ import main
+from mixsup_lib.config import make_config
+from mixsup_lib.errors import DiskFullError
+from mixsup_lib.files import atomic_path, disk_full, stopped_by_full_disk, write_text
+from mixsup_lib.phantom import write_phantom
+from mixsup_lib.runs import run
+from mixsup_lib.slices import prepare
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow"))
+
+import grid_step  # noqa: E402
+import kill_trial  # noqa: E402
+from test_grid import plan_of  # noqa: E402
+
+WINDOW = (32, 32)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk of 4 MB of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"no small disk can be mounted here (that takes root): {mounted.stderr.strip()}")
+    yield folder
+    gc.collect()  # memory maps
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def leave(disk: Path, kilobytes: int) -> None:
+    """Fill the disk so that this much room is left."""
+    filler = disk / "filler"
+    filler.unlink(missing_ok=True)
+    free = subprocess.run(["df", "--output=avail", "-k", disk], capture_output=True, text=True, check=True)
+    with open(filler, "wb") as file:
+        file.write(b"\0" * 1024 * max(int(free.stdout.split()[1]) - kilobytes, 0))
+
+
+def assert_one_sentence(capfd, disk: Path) -> str:
+    """The command said one sentence: a file on the disk, the room, what to do; nothing half done is left."""
+    error = [line for line in capfd.readouterr().err.splitlines() if line and "|" not in line]  # without bars
+    assert len(error) == 1, error
+    assert error[0].startswith(f"DiskFullError: {disk}") and "its disk is full: there is room for" in error[0]
+    assert "Make room and start the same command again" in error[0]
+    kill_trial.check_whole(disk)
+    assert not [file for file in disk.rglob(".*") if kill_trial.is_leftover(file)]
+    return error[0]
+
+
+def test_phantom(disk, tmp_path, capfd):
+    call = ["phantom", str(disk / "c"), "--patients", "2", "--voxel-mm", "6", "--workers", "1"]
+    for room in (0, 30, 100):
+        leave(disk, room)
+        assert main(call) == 1
+        assert_one_sentence(capfd, disk)
+    (disk / "filler").unlink()
+    assert main(call) == 0
+    write_phantom(tmp_path / "c", patients=2, voxel_mm=6.0, workers=1, progress=False)
+    assert kill_trial.contents(disk / "c") == kill_trial.contents(tmp_path / "c")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_prepare(disk, phantom, tmp_path, capfd, workers):
+    """At 2 700 kB the slices of all patients fit, but not the file that joins them."""
+    call = ["prepare", str(phantom), str(disk / "s"), "--window", *map(str, WINDOW), "--workers", workers]
+    for room in (0, 500, 2700):
+        leave(disk, room)
+        assert main(call) == 1
+        said = assert_one_sentence(capfd, disk)
+    assert "images.npy: cannot" in said and "it needs 2.54 MB" in said
+    (disk / "filler").unlink()
+    subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
+    assert main(call) == 0
+    whole = prepare(phantom, tmp_path / "s", window=WINDOW, progress=False)
+    assert np.array_equal(np.load(disk / "s/images.npy", allow_pickle=False), whole.images)
+    assert {file.name for file in (disk / "s").iterdir()} == {
+        file.name for file in (tmp_path / "s").iterdir()
+    }
+
+
+def test_run(disk, run_settings, tmp_path, capfd):
+    """Room for less and less short of everything: the first record, the checkpoint, the weights, the tables."""
+    settings = {**run_settings, "iterations": 3, "checkpoint_seconds": 1e-9}
+    whole = run(make_config(**settings))
+    pairs = [f"{name}={value}" for name, value in {**settings, "out": disk / "runs"}.items()]
+    size = sum(file.stat().st_size for file in whole.iterdir())
+    checkpoint = (whole / "checkpoint.pt").stat().st_size
+    full = []
+    for room in (0, checkpoint // 2, checkpoint + 200_000, size - 8_000):
+        leave(disk, room // 1024)
+        if main(["run", "--set", *pairs]) == 0:
+            break
+        full.append(assert_one_sentence(capfd, disk).split(": ")[1].split("/")[-1])
+        assert not list((disk / "runs").rglob("metrics.json"))
+    assert {"config.json", "checkpoint.pt"} <= set(full) and len(full) >= 3
+    (disk / "filler").unlink()
+    assert main(["run", "--set", *pairs]) == 0
+    assert kill_trial.contents(disk / "runs") == kill_trial.contents(tmp_path / "runs")
+
+
+def test_table_of_a_grid(disk, phantom, tmp_path):
+    plan = plan_of(tmp_path, phantom)
+    for cell in plan.cells[:2]:
+        run(make_config(**cell.given))
+    expected = grid_step.make_table(plan)
+    for cell in plan.cells[:2]:
+        there = disk / cell.folder.relative_to(tmp_path)
+        there.parent.mkdir(parents=True)
+        subprocess.run(["cp", "-r", cell.folder, there], check=True)
+    (disk / "data").symlink_to(tmp_path / "data")
+    elsewhere = plan_of(disk, phantom)
+    assert [cell.finished() for cell in elsewhere.cells] == [True, True, False]
+    leave(disk, 0)
+    with pytest.raises(DiskFullError, match=r"table.md: cannot be written, its disk is full"):
+        grid_step.make_table(elsewhere)
+    assert not elsewhere.table.exists()
+    (disk / "filler").unlink()
+    assert grid_step.make_table(elsewhere) == expected
+    assert elsewhere.table.read_bytes() == plan.table.read_bytes()
+
+
+def test_a_file_keeps_what_it_held_and_the_sentence_tells_the_room(disk):
+    write_text(disk / "a.txt", "before")
+    leave(disk, 8)
+    with pytest.raises(
+        DiskFullError, match=r"a\.txt: .* there is room for 0\.01 MB, and it needs 1\.00 MB\."
+    ):
+        write_text(disk / "a.txt", "x" * 1_000_000)
+    assert (disk / "a.txt").read_text() == "before"
+    with pytest.raises(DiskFullError, match="it needs more"), atomic_path(disk / "b.txt") as temporary:
+        temporary.write_bytes(b"x" * 1_000_000)
+    assert [file.name for file in disk.iterdir() if file.name != "filler"] == ["a.txt"]
+
+
+def test_a_quota_is_named_and_other_faults_are_left_alone(tmp_path):
+    assert "quota" in str(disk_full(OSError(errno.EDQUOT, ""), tmp_path / "a"))
+    assert disk_full(OSError(errno.EACCES, ""), tmp_path / "a") is None
+    with pytest.raises(IsADirectoryError):
+        write_text(tmp_path, "x")
+
+
+def test_another_program_that_stopped_on_a_full_disk_is_understood(disk, tmp_path):
+    said = "Traceback\nOSError: [Errno 28] No space left on device: 'x.ipynb'"
+    assert "x.ipynb: cannot be written, its disk is full" in str(
+        stopped_by_full_disk(said, tmp_path / "x.ipynb")
+    )
+    assert stopped_by_full_disk("", tmp_path / "x.ipynb") is None
+    assert stopped_by_full_disk("DataError: no", disk / "x.ipynb") is None
+    leave(disk, 0)
+    assert stopped_by_full_disk("", disk / "x.ipynb") is not None  # no room for a complaint either
