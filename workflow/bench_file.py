@@ -1,0 +1,38 @@
+"""Names and provenance of the tables that benchmarks write."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from mixsup_lib.provenance import cpu_model
+
+
+def device_name() -> str:
+    """The GPU, or the CPU where there is none."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_model()
+
+
+def device_slug() -> str:
+    """The device's name as part of a file name."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", device_name()).strip("-").lower()
+
+
+def code_version() -> dict[str, str]:
+    """Device, PyTorch, commit (empty without git) and time, for each row of a table."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+        )
+        commit = done.stdout.strip()
+    except OSError:
+        commit = ""
+    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"device": device_name(), "torch": torch.__version__, "commit": commit, "finished": finished}
