@@ -8,6 +8,7 @@ import torch
 
 from mixsup_lib.config import RunConfig
 from mixsup_lib.errors import SettingError
+from mixsup_lib.memory import keep_freed_memory
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -47,5 +48,6 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
 def set_up(config: RunConfig) -> tuple[torch.device, str]:
     """Set the number of threads; return device and precision of the run."""
     torch.set_num_threads(config.threads)
+    keep_freed_memory()
     device = choose_device(config.device)
     return device, choose_precision(config.precision, device)

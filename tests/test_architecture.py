@@ -19,6 +19,7 @@ ORDER = [
     ["__init__"],
     ["errors"],
     ["files"],
+    ["memory"],
     ["paper"],
     ["presets"],
     ["config"],
