@@ -10,6 +10,7 @@ import torch
 
 from mixsup_lib.config import RunConfig
 from mixsup_lib.errors import SettingError
+from mixsup_lib.memory import keep_freed_memory
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -81,5 +82,6 @@ def set_up(config: RunConfig) -> tuple[torch.device, str]:
     """
     torch.set_num_threads(config.threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    keep_freed_memory()
     device = choose_device(config.device)
     return device, choose_precision(config.precision, device)

@@ -34,7 +34,7 @@ def foreground_mask(volume: np.ndarray) -> np.ndarray:
     """
     rim = [volume[0], volume[-1], volume[:, 0], volume[:, -1]]
     nonzero = volume != 0
-    if np.mean([(side == 0).mean() for side in rim]) > 0.99 and nonzero.mean() <= 0.5:
+    if np.mean([(side == 0).mean() for side in rim]) > 0.99 and 2 * np.count_nonzero(nonzero) <= nonzero.size:
         return nonzero
     from skimage.filters import threshold_otsu
 
@@ -74,8 +74,11 @@ def fit_window(
 def resample_in_plane(slices: np.ndarray, frame: SliceFrame, *, nearest: bool = False) -> np.ndarray:
     """Slices (Z, C, Y, X) of the scan on the grid of the store: (Z, C, H, W), zero outside the scan.
 
-    Intensities are interpolated linearly with anti-aliasing; label maps (`nearest`) keep their values.
+    Intensities are interpolated linearly with anti-aliasing; label maps (`nearest`) keep their values. Where the store
+    keeps the scan's own grid this is `slices` itself.
     """
+    if frame.window == frame.resampled == frame.source:
+        return slices
     if frame.resampled != frame.source:
         import torch
         from torch.nn.functional import interpolate

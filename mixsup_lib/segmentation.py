@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -46,12 +45,23 @@ def score_slices(
     for start in range(0, len(slices), batch):
         part = torch.from_numpy(np.asarray(slices[start : start + batch], np.float32)).to(device)
         with autocast(precision, device):
-            scores = _segment(network, part)
-            image_scores = _classify(network, part) if network.branches else None
+            scores, image_scores = _score(network, part)
         probabilities.append(scores.float().softmax(dim=1).cpu().numpy())
         if image_scores is not None:
             presence.append(image_scores.float().softmax(dim=2)[:, :, 1].cpu().numpy())  # (B, R, 2) -> (B, R)
     return np.concatenate(probabilities), np.concatenate(presence) if presence else None
+
+
+def _score(network: MixedSupervisionUNet, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Pixel scores (B, K, H, W), and image scores (B, R, 2) or None; one pass where both take the same input."""
+    if not network.branches:
+        return _segment(network, images), None
+    geometry, sizes = network.geometry, images.shape[2:]
+    frames = [geometry.whole_slice_frame(size) for size in sizes]
+    if frames != [geometry.training_frame(s, n) for s, n in zip(sizes, network.input_shape, strict=True)]:
+        return _segment(network, images), _classify(network, images)
+    pixel_scores, image_scores = network(_padded(images, frames))
+    return _cut(pixel_scores, frames, sizes), image_scores
 
 
 def _padded(images: torch.Tensor, frames) -> torch.Tensor:
@@ -62,11 +72,15 @@ def _padded(images: torch.Tensor, frames) -> torch.Tensor:
 
 
 def _segment(network: MixedSupervisionUNet, images: torch.Tensor) -> torch.Tensor:
-    height, width = images.shape[2:]
-    frames = [network.geometry.whole_slice_frame(size) for size in (height, width)]
-    scores = network.segment(_padded(images, frames))  # (B, K, H', W')
-    top, left = (-frame.first for frame in frames)
-    return scores[:, :, top : top + height, left : left + width]  # (B, K, H, W)
+    sizes = images.shape[2:]
+    frames = [network.geometry.whole_slice_frame(size) for size in sizes]
+    return _cut(network.segment(_padded(images, frames)), frames, sizes)
+
+
+def _cut(scores: torch.Tensor, frames, sizes) -> torch.Tensor:
+    """The network's output (B, K, H', W') -> the part that is the slice, (B, K, H, W)."""
+    (height, width), (top, left) = sizes, (-frame.first for frame in frames)
+    return scores[:, :, top : top + height, left : left + width]
 
 
 def _classify(network: MixedSupervisionUNet, images: torch.Tensor) -> torch.Tensor:
@@ -81,12 +95,15 @@ def label_volume(probabilities: np.ndarray, frame: SliceFrame) -> np.ndarray:
     """Class probabilities (Z, K, H, W) of stored slices -> label volume (X, Y, Z) uint8 on the case's own grid.
 
     Scores are brought to that grid first and the largest wins there, so that resampling does not coarsen the mask.
+    A slice in which background wins everywhere stays background: every score is a mean of its neighbours'.
     """
-    labels = [
-        scores_on_source_grid(part, frame).argmax(axis=1).astype(np.uint8)  # (z, K, Y, X) -> (z, Y, X)
-        for part in np.array_split(probabilities, math.ceil(len(probabilities) / 16))
-    ]
-    return np.concatenate(labels).transpose(2, 1, 0)  # (Z, Y, X) -> (X, Y, Z)
+    labels = np.zeros((len(probabilities), *frame.source), np.uint8)  # (Z, Y, X)
+    shown = np.flatnonzero((probabilities[:, 1:] > probabilities[:, :1]).any(axis=(1, 2, 3)))
+    for first in range(0, len(shown), 16):
+        part = shown[first : first + 16]
+        scores = scores_on_source_grid(probabilities[part], frame)  # (z, K, Y, X)
+        labels[part] = scores.argmax(axis=1)  # (z, Y, X)
+    return labels.transpose(2, 1, 0)  # (Z, Y, X) -> (X, Y, Z)
 
 
 def save_nifti(path: str | Path, labels: np.ndarray, case: Case, *, multiclass: bool) -> None:

@@ -84,10 +84,10 @@ def derive_rows(patient_id: str, labels: np.ndarray, tasks: tuple[str, ...]) -> 
             task: "enhancing" if task == "enhancing_core" else task for task in paper.REGIONS if task in tasks
         }
         members = {name: paper.REGIONS[task] for task, name in names.items()}
-    rows = []
+    rows, planes = [], labels.T.reshape(labels.shape[2], -1)  # (Z, Y * X)
     for name, values in members.items():
-        shown = np.isin(labels, values).any(axis=(0, 1)).astype(np.int8)  # (Z,)
-        steps = np.diff(shown, prepend=0, append=0)  # (Z + 1,)
+        shown = np.any([(planes == value).any(axis=1) for value in values], axis=0)  # (Z,)
+        steps = np.diff(shown.astype(np.int8), prepend=0, append=0)  # (Z + 1,)
         runs = zip(np.flatnonzero(steps == 1), np.flatnonzero(steps == -1) - 1, strict=True)
         rows += [(patient_id, name, int(first), int(last)) for first, last in runs]
     return _frame(rows or [(patient_id, NONE, None, None)])

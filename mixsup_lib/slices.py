@@ -21,6 +21,7 @@ from mixsup_lib.cohort import Case, Cohort, Patient, find_cohort
 from mixsup_lib.errors import DataError
 from mixsup_lib.files import atomic_path, locked, read_json, remove_leftovers, write_json
 from mixsup_lib.frames import fit_window, foreground_mask, resample_in_plane
+from mixsup_lib.memory import keep_freed_memory
 from mixsup_lib.slice_labels import derive_rows, read_slice_labels, write_slice_labels
 from mixsup_lib.store import SliceStore, digest, open_images, read_description, write_description
 from mixsup_lib.workers import worker_pool
@@ -33,7 +34,18 @@ def normalise(volume: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
     Where the background is exactly 0 the mask is the paper's "non-zero voxels".
     """
-    return (volume * (paper.INTENSITY_CONSTANT / np.median(volume[mask]))).astype(np.float32)
+    factor = paper.INTENSITY_CONSTANT / _median_under(volume, mask)
+    return (volume * factor).astype(np.float32, copy=False)
+
+
+def _median_under(volume: np.ndarray, mask: np.ndarray) -> np.floating:
+    """`np.median(volume[mask])` of finite values, several times faster: read in the order of memory, ordered once."""
+    order = "F" if volume.flags.f_contiguous else "C"
+    values = volume.ravel(order)[mask.ravel(order)]
+    middle = len(values) // 2
+    ordered = np.partition(values, middle)
+    first = ordered[middle] if len(values) % 2 else ordered[:middle].max()
+    return np.median(np.stack([first, ordered[middle]]))
 
 
 def patient_slices(case: Case, pixel_mm: float | None, window: tuple[int, int] | None):
@@ -47,13 +59,22 @@ def patient_slices(case: Case, pixel_mm: float | None, window: tuple[int, int] |
             raise DataError(
                 f"{case.patient}: sequence {name} is empty (all voxels 0); export the scan again."
             )
-    volumes = np.stack([normalise(v, m) for v, m in zip(case.images, masks, strict=True)])  # (C, X, Y, Z)
-    slices = np.ascontiguousarray(volumes.transpose(3, 0, 2, 1))  # (Z, C, Y, X)
-    foreground = np.any(masks, axis=0).any(axis=2).T  # (Y, X)
+    foreground = np.any([mask.T.any(axis=0) for mask in masks], axis=0)  # (Y, X)
     frame = fit_window(foreground, case.voxel_size_mm, pixel_mm, window)
-    slices = resample_in_plane(slices, frame)  # (Z, C, H, W)
-    limit = np.finfo(np.float16).max
-    return np.clip(slices, -limit, limit).astype(np.float16), frame
+    slices = np.empty((masks[0].shape[2], len(masks), *frame.window), np.float16)  # (Z, C, H, W)
+    for channel, (volume, mask) in enumerate(zip(case.images, masks, strict=True)):
+        planes = np.ascontiguousarray(normalise(volume, mask).transpose(2, 1, 0))  # (Z, Y, X)
+        _round(resample_in_plane(planes[:, None], frame)[:, 0], slices[:, channel])  # (Z, H, W)
+    return slices, frame
+
+
+def _round(planes: np.ndarray, out: np.ndarray) -> None:
+    """Write float32 `planes`, which it may change, into float16 `out`; what is too large becomes the largest number."""
+    import torch
+
+    limit = float(np.finfo(np.float16).max)
+    np.clip(planes, -limit, limit, out=planes)
+    torch.from_numpy(out).copy_(torch.from_numpy(planes))  # NumPy rounds to the same, ten times slower
 
 
 def _prepare_patient(patient: Patient, parts: Path, pixel_mm: float | None, window) -> dict:
@@ -66,7 +87,8 @@ def _prepare_patient(patient: Patient, parts: Path, pixel_mm: float | None, wind
         entry = read_json(entry_file)
         if entry["files"] == sources and entry["digest"] == digest(_part(parts, patient.id)):
             return entry
-    case = patient.read_images()
+    keep_freed_memory()
+    case = patient.read_images(joined=False)
     slices, frame = patient_slices(case, pixel_mm, window)
     entry_file.unlink(missing_ok=True)  # it describes what is about to be replaced
     _write_array(array_file, slices.shape, [slices])
@@ -154,9 +176,9 @@ def _build(cohort: Cohort, folder: Path, parts: Path, settings: dict, workers: i
             entries = list(bar(pool.map(_on_one_thread, [job] * len(cohort.patients), cohort.patients)))
     else:
         entries = list(bar(map(job, cohort.patients)))
-    arrays = {entry["patient"]: _part(parts, entry["patient"]) for entry in entries}
-    first_shape = arrays[entries[0]["patient"]].shape[1:]
-    for patient, shape in ((patient, array.shape[1:]) for patient, array in arrays.items()):
+    shapes = {entry["patient"]: _part(parts, entry["patient"]).shape[1:] for entry in entries}
+    first_shape = shapes[entries[0]["patient"]]
+    for patient, shape in shapes.items():
         if shape != first_shape:
             raise DataError(
                 f"{patient}: slices are {shape[1:]} pixels, those of {entries[0]['patient']} {first_shape[1:]}; "
@@ -164,7 +186,7 @@ def _build(cohort: Cohort, folder: Path, parts: Path, settings: dict, workers: i
             )
     (folder / "store.json").unlink(missing_ok=True)  # it describes what is about to be replaced
     shape = (sum(entry["n_slices"] for entry in entries), *first_shape)
-    _write_array(folder / "images.npy", shape, (arrays[entry["patient"]] for entry in entries))
+    _write_array(folder / "images.npy", shape, (_part(parts, entry["patient"]) for entry in entries))
     write_description(folder, settings, entries)
 
 

@@ -21,6 +21,7 @@ ORDER = [
     ["files"],
     ["workers"],
     ["interrupts"],
+    ["memory"],
     ["paper"],
     ["presets"],
     ["config"],

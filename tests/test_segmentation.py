@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mixsup_lib.cohort import Case
-from mixsup_lib.frames import SliceFrame
+from mixsup_lib.frames import SliceFrame, scores_on_source_grid
 from mixsup_lib.layouts.nifti import to_lps
 from mixsup_lib.model import MixedSupervisionUNet
 from mixsup_lib.segmentation import label_volume, save_nifti, score_slices
@@ -75,6 +75,34 @@ def test_scores_are_resampled_before_argmax():
     labels = label_volume(np.stack([1 - tumour, tumour], axis=1), frame)
     assert labels.shape == (16, 8, 1)
     assert int(labels[:, 0, 0].argmax()) == 7  # coarse argmax would start at column 8
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_skipping_slices_of_background_changes_no_label(classes):
+    """Scores that are nearly equal, so that rounding would show; half of the slices are background everywhere."""
+    rng = np.random.default_rng(0)
+    scores = (0.5 + 1e-6 * rng.random((24, classes, 20, 16))).astype(np.float32)
+    scores[::2, 0] = scores[::2].max(axis=1)
+    frame = SliceFrame((60, 60), (24, 24), (2, 4), (20, 16))
+    labels = label_volume(scores, frame)
+    assert np.array_equal(labels.transpose(2, 1, 0), scores_on_source_grid(scores, frame).argmax(axis=1))
+    assert labels[:, :, 1::2].any() and not labels[:, :, ::2].any()
+    assert label_volume(scores[::2], frame).shape == (60, 60, 12)
+
+
+def test_a_padded_network_gives_both_kinds_of_scores_in_one_pass(monkeypatch):
+    net = network(padding="same", depth=2, input_shape=(48, 40))
+    slices = np.random.default_rng(0).random((3, 2, 46, 40)).astype(np.float32)
+    padded = torch.nn.functional.pad(torch.from_numpy(slices), (0, 0, 1, 1))
+    with torch.inference_mode():
+        pixels, image = net.segment(padded).softmax(1), net.classify(padded).softmax(2)[:, :, 1]
+    passes, forward = [], net.unet.forward
+    monkeypatch.setattr(net.unet, "forward", lambda x: passes.append(1) or forward(x))
+    probabilities, presence = score_slices(net, slices, device=CPU)
+    assert len(passes) == 1
+    assert np.allclose(probabilities, pixels[:, :, 1:47], atol=1e-6) and np.allclose(
+        presence, image, atol=1e-6
+    )
 
 
 def make_case(source_affine: np.ndarray) -> Case:

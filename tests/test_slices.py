@@ -18,13 +18,35 @@ from mixsup_lib.frames import (
     scores_on_source_grid,
 )
 from mixsup_lib.slice_labels import read_slice_labels
-from mixsup_lib.slices import normalise, patient_slices, prepare
+from mixsup_lib.slices import _median_under, normalise, patient_slices, prepare
 from mixsup_lib.store import training_range
 
 
 def test_the_non_zero_median_becomes_100():
     volume = np.array([0, 0, 0, 2, 4, 10], np.float32)
     assert normalise(volume, volume != 0).tolist() == [0, 0, 0, 50, 100, 250]
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 100, 101])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_the_fast_median_is_the_median(count, order):
+    rng = np.random.default_rng(count)
+    volume = np.asarray(rng.normal(100, 30, (8, 9, 10)).astype(np.float32), order=order)
+    mask = np.zeros(volume.shape, bool, order=order)
+    mask.ravel("K")[rng.permutation(volume.size)[:count]] = True
+    expected = np.median(volume[mask])
+    assert _median_under(volume, mask) == expected and _median_under(volume, mask).dtype == np.float32
+
+
+def test_normalised_slices_are_rounded_as_numpy_rounds_and_kept_finite(store):
+    case = store.cohort.patients[0].read_images()
+    case.images[0].flat[np.flatnonzero(case.images[0])[0]] = 1e9
+    slices, _ = patient_slices(case, None, None)
+    limit = np.finfo(np.float16).max
+    for channel, volume in enumerate(case.images):
+        expected = np.clip(normalise(volume, volume != 0), -limit, limit).astype(np.float16)
+        assert np.array_equal(slices[:, channel].view(np.uint16), expected.transpose(2, 1, 0).view(np.uint16))
+    assert slices.max() == limit
 
 
 def test_training_slices_are_15_to_130_of_155():

@@ -95,17 +95,20 @@ class Patient(ABC):
     def load_labels(self, report: Report) -> np.ndarray | None:
         """The label map (X, Y, Z) uint8, or None after a fault, which went to `report`."""
 
-    def read_images(self) -> Case:
-        """The images as a `Case` whose labels are None. Never opens a mask. `DataError` at the first fault."""
+    def read_images(self, *, joined: bool = True) -> Case:
+        """The images as a `Case` whose labels are None. Never opens a mask. `DataError` at the first fault.
+
+        `joined=False` saves a copy of all voxels: `images` is then a list of C arrays (X, Y, Z).
+        """
         for file, sentence in self.missing():
             refuse(file, sentence)
         loaded = self.load_volumes(refuse)
         volumes = [loaded[name] for name in self.sequences]
-        first = volumes[0]
+        first, images = volumes[0], [volume.array for volume in volumes]
         return Case(
             patient=self.id,
             sequences=self.sequences,
-            images=np.stack([volume.array for volume in volumes]),  # (C, X, Y, Z)
+            images=np.stack(images) if joined else images,  # (C, X, Y, Z)
             labels=None,
             affine=first.affine,
             voxel_size_mm=first.voxel_size_mm,
@@ -170,11 +173,12 @@ def no_patient(path: Path, name: str, endings: tuple[str, ...]) -> Problem | Non
 
 def check_intensities(array: np.ndarray, file: str, name: str, report: Report) -> bool:
     """Whether the volume (X, Y, Z) of sequence `name` can be used: finite numbers, not all the same."""
-    bad = array.size - int(np.count_nonzero(np.isfinite(array)))
-    if bad:
+    low, high = (array.min(), array.max()) if array.size else (0, 0)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        bad = array.size - int(np.count_nonzero(np.isfinite(array)))
         report(file, f"{name} holds {bad} voxels that are NaN or infinite; export the scan again.")
-    elif array.size == 0 or array.min() == array.max():
-        value = f"{array.flat[0]:g}" if array.size else "nothing"
+    elif low == high:
+        value = f"{low:g}" if array.size else "nothing"
         report(file, f"{name} is empty (every voxel is {value}); export the scan again.")
     else:
         return True
@@ -185,11 +189,11 @@ def map_labels(
     values: np.ndarray, classes: dict[int, int], file: str, report: Report, known_from: str = "this layout"
 ) -> np.ndarray | None:
     """Label values on disk -> the paper's classes, uint8 of the same shape. classes: {value on disk: class}."""
-    labels = np.zeros(values.shape, np.uint8)
+    labels = np.zeros_like(values, np.uint8)
     known = values == 0
     for value, name in classes.items():
         hit = values == value
-        labels[hit] = name
+        labels |= hit * np.uint8(name)
         known |= hit
     if known.all():
         return labels
