@@ -20,9 +20,9 @@ from mixsup_lib.cohort import Case
 from mixsup_lib.config import RunConfig, make_config
 from mixsup_lib.errors import DataError
 from mixsup_lib.model import MixedSupervisionUNet
+from mixsup_lib.run_network import build_network
 from mixsup_lib.segmentation import label_volume, score_slices
 from mixsup_lib.slices import patient_slices
-from mixsup_lib.training import build_network
 
 
 @dataclass(frozen=True, eq=False)

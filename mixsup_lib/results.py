@@ -11,6 +11,7 @@ from dataclasses import asdict
 
 import pandas as pd
 
+from mixsup_lib.examples import read_examples
 from mixsup_lib.paired import (
     ARMS,
     SCENARIO,
@@ -22,7 +23,7 @@ from mixsup_lib.paired import (
     select,
 )
 from mixsup_lib.paper import N_FOLDS, REGIONS, TABLE_1, TABLE_2, TABLE_3, TABLE_4, TASKS
-from mixsup_lib.run_records import collect, read_examples, read_history, read_recorded
+from mixsup_lib.run_records import collect, read_history, read_recorded
 from mixsup_lib.wording import caption, conclusion, readable, region_name, to_markdown
 
 __all__ = [

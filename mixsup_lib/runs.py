@@ -30,11 +30,13 @@ from mixsup_lib.files import check_sums, remove_leftovers, write_bytes, write_js
 from mixsup_lib.model import MixedSupervisionUNet
 from mixsup_lib.protocol import Split, make_split, read_split
 from mixsup_lib.provenance import provenance
+from mixsup_lib.run_network import build_network, network_input
+from mixsup_lib.run_progress import RunProgress
 from mixsup_lib.sampling import BatchSampler
 from mixsup_lib.saved_state import check_shapes, load_weights
 from mixsup_lib.slices import prepare
 from mixsup_lib.store import SliceStore
-from mixsup_lib.training import HISTORY_COLUMNS, Trainer, build_network, network_input
+from mixsup_lib.training import HISTORY_COLUMNS, Trainer
 from mixsup_lib.training_slices import select_training_slices
 from mixsup_lib.weak_labels import WeakLabels
 
@@ -148,7 +150,7 @@ def _run_in(partial: Path, config: RunConfig, cohort: Cohort, split: Split, repo
     write_json(partial / "config.json", config.settings())
     trainer = make_trainer(config, store, split, device, precision)
     trainer.checkpoint = partial / "checkpoint.pt"
-    trainer.report = _Progress(partial / "progress.json", config.iterations, report)
+    trainer.report = RunProgress(partial / "progress.json", config.iterations, report)
     resumed = trainer.checkpoint.exists()
     try:
         history = trainer.run()
@@ -193,20 +195,6 @@ def make_trainer(
     _, frames = network_input(config, slice_shape)
     identity = f"{store.fingerprint()}-{config.settings_hash()}-{config.seed}"
     return Trainer(network, batches, config, frames, device, precision, identity=identity)
-
-
-class _Progress:
-    """Keeps progress.json (iteration, of how many, loss) up to date, once every two seconds; then calls `also`."""
-
-    def __init__(self, path: Path, iterations: int, also: Callable[[int, float], None] | None) -> None:
-        self.path, self.iterations, self.also, self.written_at = path, iterations, also, 0.0
-
-    def __call__(self, iteration: int, loss: float) -> None:
-        if time.monotonic() - self.written_at > 2:
-            write_json(self.path, {"iteration": iteration, "iterations": self.iterations, "loss": loss})
-            self.written_at = time.monotonic()
-        if self.also:
-            self.also(iteration, loss)
 
 
 def summarise(config: RunConfig, split: Split, per_patient: pd.DataFrame) -> RunMetrics:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from mixsup_lib.config import RunConfig
 from mixsup_lib.divergence import check_state, check_step
 from mixsup_lib.errors import DataError
 from mixsup_lib.files import write_bytes
-from mixsup_lib.geometry import Frame, Geometry
+from mixsup_lib.geometry import Frame
 from mixsup_lib.interrupts import interrupts_noted
 from mixsup_lib.losses import classification_loss, joint_loss, segmentation_loss
 from mixsup_lib.model import MixedSupervisionUNet
@@ -26,38 +25,6 @@ from mixsup_lib.sampling import Batch, BatchSampler
 from mixsup_lib.saved_state import read_checkpoint
 
 HISTORY_COLUMNS = ("iteration", "loss", "segmentation_loss", "classification_loss", "learning_rate")
-
-
-def network_input(
-    config: RunConfig, slice_shape: tuple[int, int]
-) -> tuple[tuple[int, int], tuple[Frame, Frame]]:
-    """Training input size (H, W) of the network and the frames (rows, columns) that fit slices into it."""
-    geometry = Geometry(config.depth, config.padding)
-    step = 2**config.depth
-    sizes = [config.input_size or math.ceil(size / step) * step for size in slice_shape]
-    frames = [geometry.training_frame(size, whole) for size, whole in zip(slice_shape, sizes, strict=True)]
-    return tuple(sizes), tuple(frames)
-
-
-def build_network(config: RunConfig, in_channels: int, slice_shape: tuple[int, int]) -> MixedSupervisionUNet:
-    """The network of a run with its initial weights, which depend on the seed alone.
-
-    Standard and mixed supervision with one seed start from the same U-Net.
-    """
-    torch.manual_seed(config.seed)
-    input_shape, _ = network_input(config, slice_shape)
-    network = MixedSupervisionUNet(
-        in_channels=in_channels,
-        n_maps=config.n_maps,
-        n_branches=config.n_branches,
-        width=config.width,
-        depth=config.depth,
-        padding=config.padding,
-        input_shape=input_shape,
-        branch=config.branch,
-        pooling=config.pooling,
-    )
-    return network.to(memory_format=torch.channels_last)
 
 
 def build_optimizer(config: RunConfig, network: torch.nn.Module):

@@ -25,11 +25,11 @@ from mixsup_lib.metrics import dice, region_mask
 from mixsup_lib.model import MixedSupervisionUNet
 from mixsup_lib.presets import PRESETS
 from mixsup_lib.protocol import Split, make_split
+from mixsup_lib.run_network import build_network, network_input
 from mixsup_lib.runs import load_network, load_run, run
 from mixsup_lib.sampling import BatchSampler
 from mixsup_lib.slice_labels import write_slice_labels
 from mixsup_lib.slices import prepare
-from mixsup_lib.training import build_network, network_input
 from mixsup_lib.training_slices import select_training_slices
 
 ROOT = Path(__file__).resolve().parent.parent

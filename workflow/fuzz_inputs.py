@@ -29,8 +29,9 @@ from mixsup_lib.check_data import check_cohort  # noqa: E402
 from mixsup_lib.cohort import find_cohort  # noqa: E402
 from mixsup_lib.config import make_config  # noqa: E402
 from mixsup_lib.errors import MixsupError  # noqa: E402
+from mixsup_lib.examples import read_examples  # noqa: E402
 from mixsup_lib.protocol import read_split  # noqa: E402
-from mixsup_lib.run_records import collect, read_examples, read_history  # noqa: E402
+from mixsup_lib.run_records import collect, read_history  # noqa: E402
 from mixsup_lib.runs import load_network, load_run, make_trainer, run, split_of  # noqa: E402
 from mixsup_lib.scenario import read_scenario  # noqa: E402
 from mixsup_lib.slice_labels import derive_rows, read_slice_labels, slice_presence, write_slice_labels  # noqa: E402

@@ -9,8 +9,9 @@ import torch
 
 from mixsup_lib.config import RunConfig, make_config
 from mixsup_lib.feed import feed_batches
+from mixsup_lib.run_network import build_network, network_input
 from mixsup_lib.sampling import BatchSampler
-from mixsup_lib.training import Trainer, build_network, network_input
+from mixsup_lib.training import Trainer
 from mixsup_lib.training_slices import TrainingSlices
 
 ANNOTATED = 5

@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 
 from mixsup_lib.errors import DataError, SettingError, nearest
+from mixsup_lib.examples import read_examples
 from mixsup_lib.plot_style import COLORS, MARKERS, described, new_figure, styled
-from mixsup_lib.run_records import collect, read_examples, read_history
+from mixsup_lib.run_records import collect, read_history
 from mixsup_lib.slice_plots import contour_slice
 from mixsup_lib.widgets.panel import panel
 from mixsup_lib.wording import region_name
