@@ -130,7 +130,7 @@ class MonaiStep:
         self.images = images.to(self.device, memory_format=layout)
         self.labels = labels.long().to(self.device)
         self.target_weights = torch.tensor((0.7, 0.3), device=self.device)
-        self.forward = torch.compile(self.network) if way.compile else self.network
+        self.forward = torch.compile(self.network, dynamic=False) if way.compile else self.network
 
     def __call__(self) -> float:
         self.optimizer.zero_grad(set_to_none=True)
