@@ -56,7 +56,7 @@ def compiled(network: torch.nn.Module, trial: Callable[[Callable], None]) -> Cal
     before = {name: buffer.clone() for name, buffer in network.named_buffers()}
     forward: Callable = network
     try:
-        forward = torch.compile(network)
+        forward = torch.compile(network, dynamic=False)
         trial(forward)
     except (
         Exception

@@ -85,7 +85,7 @@ class Step:
         self.images = images.to(self.device, memory_format=layout)
         self.labels, self.presence = labels.long().to(self.device), presence.to(self.device)
         self.target_weights = torch.tensor(TARGET_WEIGHTS["binary"], device=self.device)
-        self.forward = torch.compile(self.network) if way.compile else self.network
+        self.forward = torch.compile(self.network, dynamic=False) if way.compile else self.network
 
     def __call__(self) -> float:
         self.optimizer.zero_grad(set_to_none=True)

@@ -175,7 +175,7 @@ def test_a_network_that_cannot_be_compiled_runs_as_it_is_and_says_so_once(run_se
     plain = trainer(run_settings)
     plain.run()
 
-    def broken(network):
+    def broken(network, dynamic):
         def forward(*args, **options):
             network(*args, **options)  # leaves its traces in the batch-norm statistics
             raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found.\nmore\nlines")
@@ -197,7 +197,11 @@ def test_a_network_that_cannot_be_compiled_runs_as_it_is_and_says_so_once(run_se
 def test_a_compiled_network_keeps_its_names_and_its_first_loss(run_settings, monkeypatch, tmp_path):
     """Without a compiler's minutes: the backend that runs the captured graph as it is."""
     real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda network: real(network, backend="eager", fullgraph=True))
+    monkeypatch.setattr(
+        torch,
+        "compile",
+        lambda network, dynamic: real(network, backend="eager", fullgraph=True, dynamic=dynamic),
+    )
     short = {**run_settings, "iterations": 2}
     plain = run(make_config(**short))
     fast = run(make_config(**{**short, "compile": True, "out": tmp_path / "compiled"}))

@@ -50,6 +50,7 @@ def measure_rows(parts: Sequence[str], sizes: Sizes, table: Path) -> pd.DataFram
     rehearsal = sizes.device != "cuda"
     for part in parts:
         rows, started = [], time.monotonic()
+        torch.compiler.reset()  # each part compiles for its own sizes
         try:
             for row in PARTS[part](sizes):
                 print(_line(row), flush=True)

@@ -130,7 +130,7 @@ class MonaiStep:
         self.images = images.to(self.device, memory_format=layout)
         self.labels = labels.long().to(self.device)
         self.target_weights = torch.tensor((0.7, 0.3), device=self.device)
-        self.forward = torch.compile(self.network) if way.compile else self.network
+        self.forward = torch.compile(self.network, dynamic=False) if way.compile else self.network
 
     def __call__(self) -> float:
         self.optimizer.zero_grad(set_to_none=True)
@@ -166,7 +166,9 @@ def ceiling(sizes: Sizes) -> Iterator[dict]:
     """How fast this GPU multiplies and copies, and the most images a second that the arithmetic alone would allow."""
     a, b = (torch.randn(sizes.matrix, sizes.matrix, device=sizes.device).bfloat16() for _ in range(2))
     tflops = 2e-12 * sizes.matrix**3 / _seconds(lambda: a @ b, sizes.device, 10)
-    yield row("ceiling", f"bfloat16 matrix product of {sizes.matrix}", tflops, "TFLOP/s")
+    yield row(
+        "ceiling", "bfloat16 matrix product", tflops, "TFLOP/s", note=f"of {sizes.matrix} rows and columns"
+    )
     target = torch.empty_like(a)
     copied = 2e-12 * a.nbytes / _seconds(lambda: target.copy_(a), sizes.device, 10)
     yield row("ceiling", "copy, bytes read and written", copied, "TB/s")
@@ -196,6 +198,7 @@ def steps(sizes: Sizes) -> Iterator[dict]:
     for way in makers:
         if way in failed:
             yield unmeasured(name, way, "images/s", failed[way])
+            yield unmeasured("peak memory", way, "MB", failed[way])
             continue
         ratio = times[STRICT] / times[way] if STRICT in times else math.nan
         note = f"{1000 * times[way]:.4g} ms a step of {sizes.batches} batches of {sum(sizes.batch)}"
@@ -210,24 +213,22 @@ def _maker(way: speed.Way, sizes: Sizes, batch: tuple[int, int, int], batches: i
 
 def memory(sizes: Sizes) -> Iterator[dict]:
     """Peak memory of a large batch, and of one and of several batches per optimiser step."""
-    name = f"batch of {sum(sizes.large_batch)}"
+    name, images = "large batch", f"{sum(sizes.large_batch)} images"
     for way in sizes.ways():
         try:
             peak = speed.peak_mb(sizes.device, _maker(way, sizes, sizes.large_batch, 1))
         except Exception as error:  # out of memory, or no compiler
             yield unmeasured(name, way.name, "MB", error)
             continue
-        fits = "" if math.isnan(peak) else f"{'fits' if peak < 40_000 else 'does not fit'} in 40 GB"
-        yield row(name, way.name, peak, "MB", note=fits)
+        fits = "" if math.isnan(peak) else f"; {'fits' if peak < 40_000 else 'does not fit'} in 40 GB"
+        yield row(name, way.name, peak, "MB", note=images + fits)
     ours = next(way for way in sizes.ways() if way.name == "bfloat16, channels_last")
     first = math.nan
     for batches in (1, sizes.batches):
         peak = speed.peak_mb(sizes.device, _maker(ours, sizes, sizes.batch, batches))
         first = peak if batches == 1 else first
-        way = f"{ours.name}, {batches} batches a step"
-        yield row(
-            "batches without their graphs", way, peak, "MB", against="1 batch a step", ratio=first / peak
-        )
+        way, note = "one batch a step" if batches == 1 else "all batches of a step", f"{batches} batches"
+        yield row("many batches", way, peak, "MB", against="one batch a step", ratio=first / peak, note=note)
 
 
 def resident(sizes: Sizes) -> Iterator[dict]:
@@ -335,7 +336,7 @@ def segmentation(sizes: Sizes) -> Iterator[dict]:
         sizes.slices, sizes.slice_shape, np.random.default_rng(1)
     )  # (Z, 4, H, W), (Z, H, W)
     size = network.geometry.smallest_input(sizes.slice_shape[0])
-    whole, tiled = f"whole slices at {size}", f"tiles of {sizes.tile}"
+    whole, tiled = "whole slices", "tiles"
     labels, times = {}, {}
     for precision in ("float32", "bfloat16"):
         for way, score in ((whole, _whole_slices), (tiled, in_tiles)):
@@ -349,7 +350,9 @@ def segmentation(sizes: Sizes) -> Iterator[dict]:
     for way, seconds in times.items():
         against = way.replace(whole, tiled)
         ratio = times[against] / seconds
-        yield row(name, way, seconds, "s", against=against, ratio=ratio, note=f"{sizes.slices} slices")
+        side = size if way.startswith(whole) else sizes.tile
+        note = f"{sizes.slices} slices, passes of {side}x{side} pixels"
+        yield row(name, way, seconds, "s", against=against, ratio=ratio, note=note)
     best = f"{whole}, float32"
     note = f"Dice of float32 with the made-up truth {100 * _dice(labels[best], truth):.1f}"
     for way in (f"{whole}, bfloat16", f"{tiled}, float32"):
