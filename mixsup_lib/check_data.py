@@ -15,7 +15,7 @@ from nibabel import aff2axcodes
 from tqdm.auto import tqdm
 
 from mixsup_lib.cohort import Cohort, Patient, Problem, find_cohort
-from mixsup_lib.errors import DataError, nearest
+from mixsup_lib.errors import DataError, nearest, printable
 from mixsup_lib.layouts.base import Volume
 from mixsup_lib.privacy import identifying
 from mixsup_lib.slice_labels import (
@@ -70,7 +70,7 @@ def main(folder: str | Path) -> int:
 
 def format_problems(problems: pd.DataFrame) -> str:
     """The table as text, and a last line that counts."""
-    shown = problems[["severity", "patient", "file", "problem"]]
+    shown = problems[["severity", "patient", "file", "problem"]].map(printable)
     widths = [max(shown[name].str.len().max(), len(name)) for name in shown] if len(shown) else []
     lines = [shown.columns, *shown.itertuples(index=False)] if len(shown) else []
     text = [

@@ -111,7 +111,7 @@ def test_a_flipped_bit_in_the_affine_of_one_of_four_sequences_is_seen(brats):
         else:
             change = nib.Nifti1Header(bytes(some[:348]), check=False).get_sform() - before
             assert np.linalg.norm(change[:3, :3] @ corners + change[:3, 3:], axis=0).max() <= 0.1
-    assert seen > 60  # flips of what is 0 in the file's affine mostly stay below
+    assert seen > 50  # flips of what is 0 in the file's affine mostly stay below
 
 
 def _raise(file, sentence):
@@ -124,7 +124,7 @@ def _raise(file, sentence):
         ([(PIXDIM + 4, "f", 2.0)], r"has voxels of 1x1x1 mm by its affine, but 2x1x1 by pixdim"),
         ([(72, "h", 8)], "has 8 bits a voxel by its header, but values of type int16"),
         ([(123, "b", 3)], "has a header in micrometres, expected millimetres"),
-        ([(PIXDIM + 4 * i, "f", 1e6) for i in (1, 2, 3)] + [(SFORM_CODE, "h", 0)], "has voxels of .* expected 0.01 to 100"),
+        ([*((PIXDIM + 4 * i, "f", 1e6) for i in (1, 2, 3)), (SFORM_CODE, "h", 0)], "voxels of .* expected 0.01 to 100"),
         ([(QFORM_CODE, "h", 1), (PIXDIM, "f", 7.0)], "has 7 as its handedness"),
         ([(QFORM_CODE, "h", 1), (256, "f", 1.0), (264, "f", 0.0)], "has axes LPS by its sform, but .* by its qform"),
         ([(40, "h", 2)], "goes on after the 16x16 voxels|expected 3 axes"),
@@ -202,6 +202,32 @@ def test_a_tiff_stored_turned_is_refused(tmp_path):
     refused(tmp_path, r"is stored turned or mirrored \(TIFF orientation 3, expected 1\)")
 
 
+def test_a_tiff_that_no_longer_says_that_0_is_black_is_refused(tmp_path):
+    """Pillow would take 0 for white, and every mask for its opposite."""
+    path = first_slice(tmp_path)
+    content = path.read_bytes()
+    entry = struct.pack("<HHI", 262, 3, 1)
+    path.write_bytes(content.replace(entry, struct.pack("<HHI", 263, 3, 1)))
+    refused(tmp_path, r"does not say that 0 is black \(TIFF photometric interpretation None\)")
+
+
+def test_a_flipped_bit_in_a_deflated_strip_is_seen(tmp_path):
+    """The decoder stops at the last pixel, before the checksum."""
+    path = first_slice(tmp_path)
+    Image.open(path).save(path, compression="tiff_adobe_deflate")
+    sound = find_cohort(tmp_path).patients[0]
+    sound.read()
+    with Image.open(path) as image:
+        first, size = image.tag_v2[273][0], image.tag_v2[279][0]
+    content = path.read_bytes()
+    for bit in range(8 * first, 8 * (first + size), 37):
+        some = bytearray(content)
+        some[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(bytes(some))
+        with pytest.raises(DataError, match=r"_4\.tif: is "):
+            sound.read_images()
+
+
 @pytest.mark.parametrize("kind", ["PNG", "EPS"])
 def test_what_is_no_tiff_inside_is_handed_to_no_other_decoder(tmp_path, kind):
     path = first_slice(tmp_path)
@@ -224,7 +250,7 @@ def test_one_mask_for_two_patients_is_refused(tmp_path):
 def test_an_entry_that_can_be_no_files_name_is_refused(tmp_path, entry):
     write_cohort(tmp_path, "decathlon", patients=1)
     write_dataset_json(tmp_path, [], training=[{"image": entry, "label": ""}])
-    refused(tmp_path, "dataset.json: names .* which lies outside the cohort folder")
+    refused(tmp_path, "names .* which lies outside the cohort folder")
 
 
 def test_json_nested_without_end_is_refused(tmp_path):
@@ -284,8 +310,8 @@ def test_axes_of_a_few_lines_do_not_make_millions_of_runs(tmp_path):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"preset": ["tiny"]}, {"supervision": {}}, {"learning_rate": float("nan")}, {"momentum": float("nan")}, {"window": (0, 48)},
-     {"input_size": -1}, {"target_weights": (float("inf"), 1.0)}, {"a": [[list(range(9999))]]}],
+    [{"preset": ["tiny"]}, {"supervision": {}}, {"learning_rate": float("nan")}, {"momentum": float("nan")},
+     {"window": (0, 48)}, {"input_size": -1}, {"target_weights": (float("inf"), 1.0)}, {"a": [[list(range(9999))]]}],
 )  # fmt: skip
 def test_values_of_the_wrong_kind_are_refused_in_a_short_sentence(wrong):
     with pytest.raises(SettingError, match=next(iter(wrong))) as caught:
@@ -434,8 +460,13 @@ def test_a_damaged_description_of_a_store_is_made_again(small):
         assert path.read_text() == before
 
 
-@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", fuzz_mutations.huge_npy((2**40, 4, 16, 16)),
-                                     fuzz_mutations.huge_npy((24, 4, 16, 16), "|O"), fuzz_mutations.huge_npy((1,), nested=9000)])  # fmt: skip
+HUGE = [((2**40, 4, 16, 16), "<f2", 0), ((24, 4, 16, 16), "|O", 0), ((1,), "<f2", 9000)]
+"""Headers of npy files: shape, type, and how deeply nested."""
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x93NUMPY", *(fuzz_mutations.huge_npy(s, t, nested=n) for s, t, n in HUGE)]
+)
 def test_a_damaged_array_of_a_store_is_made_again(small, content):
     before = np.array(small.images)
     (small.folder / "images.npy").write_bytes(content)
