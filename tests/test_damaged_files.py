@@ -205,9 +205,9 @@ def test_a_tiff_stored_turned_is_refused(tmp_path):
 def test_a_tiff_that_no_longer_says_that_0_is_black_is_refused(tmp_path):
     """Pillow would take 0 for white, and every mask for its opposite."""
     path = first_slice(tmp_path)
-    content = path.read_bytes()
-    entry = struct.pack("<HHI", 262, 3, 1)
-    path.write_bytes(content.replace(entry, struct.pack("<HHI", 263, 3, 1)))
+    path = path.with_name(f"{path.stem}_mask.tif")
+    entry, other = (struct.pack("<HHI", tag, 3, 1) for tag in (262, 263))
+    path.write_bytes(path.read_bytes().replace(entry, other))
     refused(tmp_path, r"does not say that 0 is black \(TIFF photometric interpretation None\)")
 
 
@@ -215,8 +215,8 @@ def test_a_flipped_bit_in_a_deflated_strip_is_seen(tmp_path):
     """The decoder stops at the last pixel, before the checksum."""
     path = first_slice(tmp_path)
     Image.open(path).save(path, compression="tiff_adobe_deflate")
-    sound = find_cohort(tmp_path).patients[0]
-    sound.read()
+    patient, seen = find_cohort(tmp_path).patients[0], 0
+    sound = patient.read_images().images
     with Image.open(path) as image:
         first, size = image.tag_v2[273][0], image.tag_v2[279][0]
     content = path.read_bytes()
@@ -224,8 +224,12 @@ def test_a_flipped_bit_in_a_deflated_strip_is_seen(tmp_path):
         some = bytearray(content)
         some[bit // 8] ^= 1 << bit % 8
         path.write_bytes(bytes(some))
-        with pytest.raises(DataError, match=r"_4\.tif: is "):
-            sound.read_images()
+        try:
+            np.testing.assert_array_equal(patient.read_images().images, sound)  # a bit that means nothing
+        except DataError as error:
+            assert path.name in str(error)
+            seen += 1
+    assert seen > 0.95 * 8 * size / 37
 
 
 @pytest.mark.parametrize("kind", ["PNG", "EPS"])
