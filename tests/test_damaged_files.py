@@ -406,6 +406,7 @@ def test_an_npz_that_claims_or_unpacks_to_gigabytes_costs_nothing(copy, seed):
     ("name", "old", "new"),
     [
         ("per_patient.csv", "whole_tumor", "whole_tumor,x"),
+        ("per_patient.csv", "whole_tumor", ""),
         ("metrics.json", '"n_fa": 3', '"n_fa": "three"'),
         ("metrics.json", '"task": "whole_tumor"', '"task": "x"'),
         ("metrics.json", '"weak": [', '"weak": [7, '),
