@@ -9,6 +9,8 @@
 #   make grid SCENARIO=smoke   the runs of a file in scenarios/ that have not finished, several at a time, and their table;
 #                          DRY=1 only shows the plan, make grid-status SCENARIO=smoke how far it is; docs/grid.md says more
 #   make soak              the long trials of docs/reliability.md: kills at random moments, damaged files, 30 minutes of grid
+#   make fuzz              2 000 damaged files of every kind through the library; docs/reliability.md says more
+#   make audit             known faults of the installed packages
 #   make workshop-bundle   one archive for a room without internet: repository, packages, phantom, runs, site
 #
 # Settings: PYTHON=python3.12 (3.11 to 3.13), TORCH=cpu|cuda (chosen by itself: cuda where nvidia-smi is found).
@@ -29,9 +31,10 @@ SITE_STAMP := $(VENV)/.site-tools
 # Snakemake wants packaging < 26 and nilearn packaging >= 26: it gets an environment of its own inside $(VENV).
 WORKFLOW := $(VENV)/workflow
 WORKFLOW_STAMP := $(VENV)/.workflow-tools
+AUDIT_PIN := $(shell sed -n 's/^audit = \["\(.*\)"\]/\1/p' pyproject.toml)
 WORKFLOW_PINS := $(shell sed -n 's/^workflow = \[\(.*\)\]/\1/p' pyproject.toml | tr -d ,)
 
-.PHONY: run test soak lab notebooks site grid grid-status slurm-trial workshop-bundle
+.PHONY: run test soak lab notebooks site grid grid-status slurm-trial workshop-bundle fuzz audit
 .DEFAULT_GOAL := run
 
 run: $(STAMP)
@@ -71,6 +74,18 @@ grid-status: $(STAMP)
 
 slurm-trial: $(STAMP) $(WORKFLOW_STAMP)
 	@$(BIN)/python workflow/try_slurm.py
+
+# COUNT=2000 SEED=0; a defect is kept in build/fuzz and shown again by: make fuzz SEED=0 CASE=17
+FUZZ = $(BIN)/python workflow/fuzz.py $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))
+fuzz: $(STAMP)
+	@$(FUZZ)
+
+# Known faults of the installed packages; asks pypi.org for them, from an environment of its own.
+audit: $(STAMP)
+	@$(PYTHON) -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/python -m pip --quiet --quiet --disable-pip-version-check install $(AUDIT_PIN)
+	@$(BIN)/python -m pip --disable-pip-version-check freeze --exclude-editable > $(VENV)/audit/installed.txt
+	@$(VENV)/audit/bin/pip-audit --strict --disable-pip --no-deps --requirement $(VENV)/audit/installed.txt
 
 workshop-bundle: $(STAMP)
 	@$(BIN)/python workflow/workshop_bundle.py

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from itertools import combinations
@@ -10,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from nibabel import aff2axcodes
 from tqdm.auto import tqdm
 
 from mixsup_lib.cohort import Cohort, Patient, Problem, find_cohort
-from mixsup_lib.errors import DataError, nearest
+from mixsup_lib.errors import DataError, nearest, printable
 from mixsup_lib.layouts.base import Volume
+from mixsup_lib.privacy import identifying
 from mixsup_lib.slice_labels import (
     FILE_NAME,
     NONE,
@@ -33,9 +36,9 @@ def check_cohort(folder: str | Path, *, progress: bool = False) -> pd.DataFrame:
     """All problems of the cohort in `folder`, one row each.
 
     Columns: patient, file (relative to the cohort folder), severity, problem (one sentence). An "error" makes the
-    file unusable. A "warning" does not stop training: the data is odd (a sequence is a copy of another) or a folder
-    was passed over. A "note" tells a limit that is no fault. Opens every image and every mask, one patient at a
-    time. Raises `SettingError` where there is no such folder.
+    file unusable. A "warning" does not stop training: the data is odd (a sequence is a copy of another), says more
+    about a person than it need, or a folder was passed over. A "note" tells a limit that is no fault. Opens every
+    image and every mask, one patient at a time. Raises `SettingError` where there is no such folder.
     """
     try:
         cohort = find_cohort(folder, strict=False)
@@ -44,9 +47,12 @@ def check_cohort(folder: str | Path, *, progress: bool = False) -> pd.DataFrame:
     problems = list(cohort.problems)
     rows = read_slice_labels(cohort.folder, lambda file, text: problems.append(Problem("", file, text)))
     digests: dict[bytes, str] = {}
+    axes: dict[Patient, str] = {}
     for patient in tqdm(cohort.patients, desc="check-data", unit="patient", disable=not progress):
-        problems += _check_patient(patient, cohort, rows, digests)
+        problems += _check_patient(patient, cohort, rows, digests, axes)
+    problems += _check_axes(axes)
     problems += _check_rows(cohort, rows)
+    problems += identifying(cohort.patients)
     return _table(problems)
 
 
@@ -64,7 +70,7 @@ def main(folder: str | Path) -> int:
 
 def format_problems(problems: pd.DataFrame) -> str:
     """The table as text, and a last line that counts."""
-    shown = problems[["severity", "patient", "file", "problem"]]
+    shown = problems[["severity", "patient", "file", "problem"]].map(printable)
     widths = [max(shown[name].str.len().max(), len(name)) for name in shown] if len(shown) else []
     lines = [shown.columns, *shown.itertuples(index=False)] if len(shown) else []
     text = [
@@ -77,7 +83,11 @@ def format_problems(problems: pd.DataFrame) -> str:
 
 
 def _check_patient(
-    patient: Patient, cohort: Cohort, rows: pd.DataFrame | None, digests: dict[bytes, str]
+    patient: Patient,
+    cohort: Cohort,
+    rows: pd.DataFrame | None,
+    digests: dict[bytes, str],
+    axes: dict[Patient, str],
 ) -> list[Problem]:
     found: list[Problem] = []
 
@@ -86,6 +96,8 @@ def _check_patient(
 
     volumes = patient.load_volumes(report)
     _check_copies(patient, volumes, digests, partial(report, severity="warning"))
+    for volume in volumes.values():
+        axes[patient] = "".join(aff2axcodes(volume.source_affine))
     n_slices = next((volume.array.shape[2] for volume in volumes.values()), None)
     del volumes
     labels = patient.load_labels(report) if patient.mask_files else None
@@ -123,6 +135,15 @@ def _check_copies(patient: Patient, volumes: dict[str, Volume], digests: dict[by
         if other != patient.place:
             sentence = f"has the same {patient.sequences[0]} image as {other}; keep one of the two."
             warn(patient.place, sentence)
+
+
+def _check_axes(axes: dict[Patient, str]) -> Iterator[Problem]:
+    """Patients whose files lie along other axes than those of most: right if stored so, else mirrored."""
+    usual, count = Counter(axes.values()).most_common(1)[0] if axes else ("", 0)
+    for patient, own in axes.items():
+        if own != usual and 2 * count > len(axes):
+            sentence = f"its axes run {own}, those of {count} others {usual}; if that is a mistake, correct the header."
+            yield Problem(patient.id, patient.place, sentence, "note")
 
 
 def _contradictions(

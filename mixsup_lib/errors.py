@@ -14,6 +14,9 @@ class MixsupError(Exception):
 
     exit_code = 1
 
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
 
 class DataError(MixsupError):
     """The data or a result is at fault (exit code 1)."""
@@ -27,6 +30,11 @@ class SettingError(MixsupError):
     """The call is at fault: an unknown, mistyped or impossible setting (exit code 2)."""
 
     exit_code = 2
+
+
+def printable(text: str) -> str:
+    """`text` with every character escaped that a terminal might act on; a message may quote a hostile file."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def shown(value: object, longest: int = 80) -> str:

@@ -20,10 +20,9 @@ REQUIRED = ("metrics.json", "per_patient.csv", "provenance.json")
 
 _NAME = re.compile(r"seed(?P<seed>\d+)-(?P<hash>\w+)")
 _SETTINGS = {
-    **dict.fromkeys(("cohort", "preset", "task", "supervision"), str),
-    **dict.fromkeys(("n_fa", "fold", "seed"), int),
-    "n_wa": (int, type(None)),
-}
+    "cohort": str, "preset": str, "task": str, "n_fa": int, "n_wa": (int, type(None)), "fold": int,
+    "supervision": str, "seed": int,
+}  # fmt: skip
 """Setting that a table needs -> its type."""
 
 _PROVENANCE = ("commit", "data_fingerprint", "device", "wall_seconds")
@@ -161,7 +160,8 @@ def _read_per_patient(path: Path, task: str, test: list[str]) -> pd.DataFrame:
     if missing := [name for name in PER_PATIENT_COLUMNS if name not in table.columns]:
         raise DataError(f"{path}: column {missing[0]!r} is missing; restore the file, or run again.")
     _check_numbers(path, table, ("truth_voxels", "dice"))
-    table["patient"], table["region"] = table["patient"].astype(str), table["region"].astype(str)
+    for name in ("patient", "region"):
+        table[name] = table[name].astype(object).fillna("").astype(str)
     expected = sorted((patient, region) for patient in test for region in task_regions(task))
     rows = sorted(zip(table["patient"], table["region"], strict=True))
     if rows != expected:

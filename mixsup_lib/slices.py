@@ -23,7 +23,7 @@ from mixsup_lib.files import atomic_path, locked, read_json, remove_leftovers, w
 from mixsup_lib.frames import fit_window, foreground_mask, resample_in_plane
 from mixsup_lib.memory import keep_freed_memory
 from mixsup_lib.slice_labels import derive_rows, read_slice_labels, write_slice_labels
-from mixsup_lib.store import SliceStore, digest, open_images, read_description, write_description
+from mixsup_lib.store import SliceStore, checksum, digest, open_images, read_description, write_description
 from mixsup_lib.workers import worker_pool
 
 FORMAT = 1
@@ -84,8 +84,12 @@ def _prepare_patient(patient: Patient, parts: Path, pixel_mm: float | None, wind
     with suppress(
         OSError, EOFError, ValueError, TypeError, KeyError
     ):  # half a part, or a damaged one, is made again
-        entry = read_json(entry_file)
-        if entry["files"] == sources and entry["digest"] == digest(_part(parts, patient.id)):
+        entry, seal = read_json(entry_file)
+        if (
+            seal == checksum(entry)
+            and entry["files"] == sources
+            and entry["digest"] == digest(_part(parts, patient.id))
+        ):
             return entry
     keep_freed_memory()
     case = patient.read_images(joined=False)
@@ -100,7 +104,7 @@ def _prepare_patient(patient: Patient, parts: Path, pixel_mm: float | None, wind
         "digest": digest(slices),
         "files": sources,
     }
-    write_json(entry_file, entry)
+    write_json(entry_file, [entry, checksum(entry)])
     return entry
 
 

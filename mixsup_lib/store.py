@@ -34,7 +34,7 @@ def training_range(n_slices: int, has_empty_ends: bool) -> tuple[int, int]:
 def write_description(folder: Path, settings: dict, entries: list[dict]) -> None:
     """Write store.json: the settings, an entry per patient, and a checksum over both."""
     content = {"settings": settings, "patients": entries}
-    write_json(folder / "store.json", {**content, "checksum": _checksum(content)})
+    write_json(folder / "store.json", {**content, "checksum": checksum(content)})
 
 
 def read_description(folder: Path) -> dict | None:
@@ -42,7 +42,7 @@ def read_description(folder: Path) -> dict | None:
     try:
         content = read_json(folder / "store.json")
         parts = {name: content[name] for name in ("settings", "patients")}
-        return content if content.get("checksum", _checksum(parts)) == _checksum(parts) else None
+        return content if content.get("checksum", checksum(parts)) == checksum(parts) else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
@@ -62,7 +62,8 @@ def digest(slices: np.ndarray) -> str:
     return hashlib.blake2b(np.ascontiguousarray(slices).data, digest_size=16).hexdigest()
 
 
-def _checksum(content: dict) -> str:
+def checksum(content: object) -> str:
+    """Of a description that is kept as JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 
 import pandas as pd
@@ -90,4 +91,8 @@ def _both(first: float, second: float, form: str = ".1f") -> str:
 
 
 def _cell(value: object) -> str:
-    return _number(value) if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return _number(value)
+    return html.escape(str(value), quote=False).replace(
+        "|", r"\|"
+    )  # names of folders end up in an HTML report

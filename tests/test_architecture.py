@@ -75,6 +75,7 @@ ORDER = [
     ["plot_style", "*_plots", "plots"],
     ["checks", "checks.*"],
     ["widgets", "widgets.*"],
+    ["privacy"],
     ["check_data", "doctor", "departures"],
     ["main_job"],
     ["__main__"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from no_network import guarded
 
 from mixsup_lib.errors import DataError, SettingError
 from mixsup_lib.main_job import compare
@@ -15,7 +16,16 @@ def finished(phantom, tmp_path_factory):
     root = tmp_path_factory.mktemp("main_job")
     settings = {"iterations": 5, "batch_norm_batches": 2}
     call = {"out": root / "runs", "stores": root / "stores", "preset": "tiny", "n_fa": 3, "folds": [1]}
-    return compare(phantom, **call, jobs=2, settings=settings), root, call | {"settings": settings}
+    with pytest.MonkeyPatch.context() as patch:  # papermill, its kernels and nbconvert inherit it
+        patch.setenv("PYTHONPATH", guarded(root)["PYTHONPATH"])
+        report = compare(phantom, **call, jobs=2, settings=settings)
+    return report, root, call | {"settings": settings}
+
+
+def test_it_reaches_for_no_network(finished):
+    _, root, _ = finished
+    attempts = root / "attempts.txt"
+    assert not attempts.exists(), attempts.read_text()
 
 
 def test_it_ends_on_a_report_with_pictures(finished):

@@ -35,6 +35,7 @@ import torch
 import yaml
 from fuzz_inputs import (
     judge_cohort,
+    judge_dataset,
     judge_lists,
     judge_nothing,
     judge_same,
@@ -140,11 +141,12 @@ KINDS = {
     "NIfTI header, four sequences": Kind("brats2021", NIFTI, packed(damaged_header), read_cohort, judge_cohort),
     "NIfTI header, one 4D file": Kind("decathlon", NIFTI, packed(damaged_header), read_cohort, judge_cohort),
     "NIfTI header, not packed": Kind("brats2023", NIFTI, damaged_header, read_cohort, judge_cohort),
+    "NIfTI header, 4D file without mask": Kind("weak", NIFTI, packed(damaged_header), read_cohort, judge_cohort),
     "gzip stream": Kind("brats2021", NIFTI, damaged, read_cohort, judge_cohort),
     "NIfTI that claims to be huge": Kind("brats2021", NIFTI, huge_nifti, read_cohort, judge_cohort),
     "TIFF": Kind("lgg", "*/*.tif", damaged, read_cohort, judge_cohort),
     "TIFF that claims to be huge": Kind("lgg", "*/*.tif", huge(huge_tiff), read_cohort, judge_cohort),
-    "dataset.json": Kind("decathlon", "dataset.json", damaged_tree, read_cohort, judge_cohort),
+    "dataset.json": Kind("decathlon", "dataset.json", damaged_tree, read_cohort, judge_dataset),
     "slice_labels.csv": Kind("brats2021", "slice_labels.csv", damaged_text, read_cohort, judge_slice_labels),
     "split lists": Kind("lists", "*.txt", damaged_text, read_lists, judge_lists),
     "scenario": Kind("yaml", "scenario.yaml", as_yaml, read_yaml, judge_yaml),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 import shutil
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -26,7 +28,7 @@ from PIL import Image  # noqa: E402
 
 from mixsup_lib.__main__ import read_settings  # noqa: E402
 from mixsup_lib.check_data import check_cohort  # noqa: E402
-from mixsup_lib.cohort import find_cohort  # noqa: E402
+from mixsup_lib.cohort import Case, find_cohort  # noqa: E402
 from mixsup_lib.config import make_config  # noqa: E402
 from mixsup_lib.errors import MixsupError  # noqa: E402
 from mixsup_lib.examples import read_examples  # noqa: E402
@@ -74,6 +76,12 @@ def write_material(root: Path) -> None:
         cohort = find_cohort(root / layout)
         rows = [derive_rows(patient.id, patient.read_labels(), cohort.tasks) for patient in cohort.patients]
         write_slice_labels(root / layout, pd.concat(rows, ignore_index=True))
+    weak = write_cohort(root / "weak", "decathlon", patients=3)
+    shutil.rmtree(root / "weak" / "labelsTr")
+    frame = pd.DataFrame(
+        [(name, "oedema", 3, 6) for name in weak], columns=["patient", "class", "first_z", "last_z"]
+    )
+    write_slice_labels(root / "weak", frame)
     cohort = root / "ten"
     write_cohort(cohort, "brats2021", patients=10, shape=(24, 24, 12))
     names = [patient_id("brats2021", i) for i in range(10)]
@@ -259,6 +267,30 @@ def _by_the_book(image: np.ndarray, path: Path, channel: int) -> bool:
     values = values[..., channel] if values.ndim == 4 else values
     flips = [values, values[::-1, ::-1]]  # the cohorts are written LPS and RAS
     return any(np.allclose(image, v.astype(np.float32), rtol=1e-5, equal_nan=True) for v in flips)
+
+
+def judge_dataset(found: dict, sound: dict, path: Path) -> str | None:
+    """Channels and labels are those that dataset.json now names."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    words = {"flair": "FLAIR", "t1w": "T1", "t1": "T1", "t1gd": "T1c", "t2w": "T2", "t2": "T2"}
+    channel = {words.get(name.lower(), ""): int(number) for number, name in content["modality"].items()}
+    meaning = [("background", 0), ("non-enhancing", 1), ("edema", 2), ("enhancing", 3)]
+    on_disk = np.array([0, 2, 1, 3])  # class -> the value that cohorts.py writes
+    classes = np.zeros(4, np.uint8)
+    for value, name in content["labels"].items():
+        classes[int(value)] = next(number for word, number in meaning if name.lower().startswith(word))
+    said = {}
+    for name, case in sound.items():
+        if isinstance(case, Case):
+            images = (
+                case.images[[channel[sequence] for sequence in found[name].sequences]]
+                if name in found
+                else None
+            )
+            said[name] = replace(case, images=images, labels=classes[on_disk[case.labels]])
+        else:
+            said[name] = case
+    return judge_cohort(found, said, path)
 
 
 def judge_same(found: Any, sound: Any, path: Path) -> str | None:

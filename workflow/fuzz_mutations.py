@@ -81,7 +81,11 @@ def damaged_text(content: bytes, rng: Rng) -> bytes:
             lines[at] = ",".join(fields)
         case "encoding":
             return content.decode(errors="replace").encode(str(rng.choice(["utf-16", "utf-8-sig", "utf-32"])))
-    return "\n".join(lines).encode(errors="surrogateescape" if b"\xed" not in content else "replace")
+    text = "\n".join(lines)
+    try:
+        return text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:  # half a surrogate pair, from ODD
+        return text.encode(errors="replace")
 
 
 def damaged_tree(

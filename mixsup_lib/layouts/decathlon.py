@@ -109,10 +109,18 @@ def find(folder: Path) -> Found | None:
         if mask is not None and (other := owner.setdefault(mask, identity)) != identity:
             sentence = f"names the mask {label} for {other} and for {identity}; correct one entry."
             problems.append(Problem(identity, path.name, sentence))
+        if mask is not None and mask.name != name and mask.name in {Path(other).name for other, _ in entries}:
+            sentence = f"names the mask {label} for {identity}, though it is called as another image; check the entry."
+            problems.append(Problem(identity, path.name, sentence, "warning"))
         masks = (mask,) if mask is not None and mask.is_file() else ()
         patients.append(
             DecathlonPatient(identity, folder, (_inside(folder, image),), masks, sequences, channels, classes)
         )
+    named = {path for patient in patients for path in patient.image_files}
+    there = {path for ending in nifti.ENDINGS for path in (folder / "imagesTr").glob(f"[!.]*{ending}")}
+    if (unnamed := sorted(there - named)) and all(problem.severity == "warning" for problem in problems):
+        sentence = f"does not name {len(unnamed)} images of imagesTr, such as {unnamed[0].name}; they are passed over."
+        problems.append(Problem("", path.name, sentence, "warning"))
     return Found("Decathlon Task01", sequences, paper.TASKS, True, patients, problems)
 
 

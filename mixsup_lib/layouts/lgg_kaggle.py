@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import struct
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,11 +42,14 @@ FORMATS = ("TIFF",)
 """Pillow goes by content: what is no TIFF inside is not handed to another decoder."""
 
 MOST_PIXELS = 2**24
-ORIENTATION = 274
-"""TIFF tag that says how rows and columns lie."""
+COMPRESSION, PHOTOMETRIC, STRIP_OFFSETS, ORIENTATION, STRIP_BYTES = 259, 262, 273, 274, 279
+"""TIFF tags."""
+
+DEFLATE = (8, 32946)
+"""Values of COMPRESSION: packed by zlib, as the data set is."""
 
 _NAME = re.compile(r"(?P<id>.+)_(?P<slice>\d+)(?P<mask>_mask)?\.tiff?", re.IGNORECASE)
-_FAULTS = (OSError, EOFError, ValueError, SyntaxError, KeyError, TypeError, struct.error)
+_FAULTS = (OSError, EOFError, ValueError, SyntaxError, KeyError, TypeError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -180,11 +184,26 @@ def _image_size(file: Path) -> tuple[int, int] | None:
 
 
 def _tiff_fault(image) -> str | None:
-    """Does the header of an opened TIFF claim more than a slice can be, or turn or mirror it?"""
+    """Does the header of an opened TIFF claim more than a slice can be, or turn, mirror or invert it?"""
     if image.width * image.height > MOST_PIXELS:
         return f"claims {image.width}x{image.height} pixels, which no slice has; copy or download it again."
     if (turned := image.tag_v2.get(ORIENTATION, 1)) != 1:
         return f"is stored turned or mirrored (TIFF orientation {turned}, expected 1); export it again."
+    if (meaning := image.tag_v2.get(PHOTOMETRIC)) not in (1, 2):
+        return f"does not say that 0 is black (TIFF photometric interpretation {meaning}); export it again."
+    return None
+
+
+def _packing_fault(image, path: Path) -> str | None:
+    """Are the strips of a deflated TIFF damaged? Its decoder does not compare their checksums."""
+    if image.tag_v2.get(COMPRESSION) not in DEFLATE:
+        return None
+    content = path.read_bytes()
+    for offset, count in zip(image.tag_v2[STRIP_OFFSETS], image.tag_v2[STRIP_BYTES], strict=True):
+        unpacker = zlib.decompressobj()
+        unpacker.decompress(content[offset : offset + count], 4 * image.width * image.height)
+        if not unpacker.eof:
+            return "is cut off before its end; copy or download it again."
     return None
 
 
@@ -196,7 +215,7 @@ def _read_slice(path: Path, file: str, channels: int, report: Report) -> np.ndar
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as image:
-                fault = _tiff_fault(image)
+                fault = _tiff_fault(image) or _packing_fault(image, path)
                 if fault is None:
                     array = np.asarray(image)
     except (*_FAULTS, Image.DecompressionBombError) as error:

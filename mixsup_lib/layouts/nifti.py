@@ -43,6 +43,7 @@ _FAULTS = (
     TypeError,
     KeyError,
     zlib.error,
+    nib.orientations.OrientationError,
     nib.filebasedimages.ImageFileError,
     nib.spatialimages.HeaderDataError,
     nib.wrapstruct.WrapStructError,
@@ -76,8 +77,11 @@ def read_nifti(
     try:
         packed = path.suffix == ".gz"
         with (gzip.open if packed else open)(path, "rb") as stream:
-            header = nib.Nifti1Header.from_fileobj(io.BytesIO(stream.read(HEADER_BYTES)))
-        fault = header_fault(header) or _size_fault(header, path.stat().st_size)
+            start = stream.read(HEADER_BYTES)
+        header, as_stored = (
+            nib.Nifti1Header.from_fileobj(io.BytesIO(start), check=check) for check in (True, False)
+        )
+        fault = header_fault(header, as_stored) or _size_fault(header, path.stat().st_size)
         if fault:
             report(file, fault)
             return None
@@ -104,16 +108,16 @@ def read_nifti(
     return array, affine
 
 
-def header_fault(header: nib.Nifti1Header) -> str | None:
+def header_fault(header: nib.Nifti1Header, as_stored: nib.Nifti1Header) -> str | None:
     """What makes a header contradict itself in the kind of its values, the voxel size or the axes, or None.
 
     Beside the affine that counts (sform, else qform) a header tells the voxel size as pixdim, and the axes often a
     second time as qform; a header damaged in one of them is noticed here. Where the volume lies, and small rotations,
-    are not compared: sform and qform may mean different spaces.
+    are not compared: sform and qform may mean different spaces. `as_stored`: before nibabel's silent corrections.
     """
     if min(shape := header.get_data_shape(), default=0) < 1:
         return f"has shape {_shape(shape)}, expected at least 1 voxel along each axis; export it again."
-    dtype, bits = header.get_data_dtype(), int(header["bitpix"])
+    dtype, bits = header.get_data_dtype(), int(as_stored["bitpix"])
     if dtype.kind not in "biuf":
         return f"holds values of type {dtype}, expected plain numbers; export it again."
     if bits != 8 * dtype.itemsize:
@@ -124,16 +128,14 @@ def header_fault(header: nib.Nifti1Header) -> str | None:
     affine = np.asarray(header.get_best_affine(), dtype=np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         return "has a header whose affine is not invertible, so its orientation is unknown; export it again."
-    size, pixdim = nib.affines.voxel_sizes(affine), np.asarray(header["pixdim"][1:4], dtype=np.float64)
+    size, pixdim = nib.affines.voxel_sizes(affine), np.asarray(as_stored["pixdim"][1:4], dtype=np.float64)
     if not (size.min() >= VOXEL_MM[0] and size.max() <= VOXEL_MM[1]):
         return f"has voxels of {_mm(size)} mm, expected {VOXEL_MM[0]} to {VOXEL_MM[1]}; correct the header."
     if not np.allclose(pixdim, size, rtol=SIZE_TOLERANCE):
         return f"has voxels of {_mm(size)} mm by its affine, but {_mm(pixdim)} by pixdim; correct the header."
     if header["qform_code"] > 0:
-        if abs(header["pixdim"][0]) not in (0, 1):
-            return (
-                f"has {header['pixdim'][0]:g} as its handedness (qfac), expected 1 or -1; correct the header."
-            )
+        if abs(qfac := float(as_stored["pixdim"][0])) not in (0, 1):
+            return f"has {qfac:g} as its handedness (qfac), expected 1 or -1; correct the header."
         axes, other = (nib.aff2axcodes(form) for form in (affine, header.get_qform()))
         if axes != other:
             axes, other = "".join(axes), "".join(map(str, other))

@@ -1,0 +1,557 @@
+"""Damaged files of every kind: a part of the fuzzer's cases, what it once found by name, and texts made up at random.
+
+`workflow/fuzz.py` runs the whole; docs/reliability.md has its figures.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+import struct
+import sys
+import tracemalloc
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from cohorts import patient_id, write_cohort, write_dataset_json
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "workflow"))
+
+import fuzz  # noqa: E402
+import fuzz_mutations  # noqa: E402
+
+from mixsup_lib.__main__ import main as command_line  # noqa: E402
+from mixsup_lib.check_data import check_cohort  # noqa: E402
+from mixsup_lib.cohort import find_cohort  # noqa: E402
+from mixsup_lib.config import make_config  # noqa: E402
+from mixsup_lib.errors import DataError, MixsupError, SettingError  # noqa: E402
+from mixsup_lib.files import check_sums, read_yaml  # noqa: E402
+from mixsup_lib.protocol import read_split  # noqa: E402
+from mixsup_lib.run_records import collect, read_examples, read_history  # noqa: E402
+from mixsup_lib.runs import load_network, load_run, run  # noqa: E402
+from mixsup_lib.scenario import read_scenario  # noqa: E402
+from mixsup_lib.slice_labels import FILE_NAME, read_slice_labels  # noqa: E402
+from mixsup_lib.slices import prepare  # noqa: E402
+
+QUICK = 150
+
+
+def test_damaged_inputs_of_every_kind_are_read_right_or_refused(tmp_path):
+    """The first cases of `python workflow/fuzz.py --seed 7`; `--case N` repeats one."""
+    outcomes = fuzz.fuzz(
+        list(range(QUICK)), 7, 1, tmp_path / "work", tmp_path / "kept", say=lambda text: None
+    )
+    defects = [f"case {o.case}, {o.kind}, {o.file}: {o.what}: {o.detail}" for o in outcomes if o.defect]
+    assert defects == []
+    assert len(outcomes) == QUICK and {o.kind for o in outcomes} == set(fuzz.KINDS)
+    assert {o.what for o in outcomes} == {"accepted", "refused"}
+    assert max(o.megabytes for o in outcomes) < 1000
+
+
+@pytest.fixture
+def brats(tmp_path):
+    write_cohort(tmp_path / "cohort", "brats2021", patients=1)
+    return tmp_path / "cohort"
+
+
+def image(folder: Path, ending: str = "flair") -> Path:
+    name = patient_id("brats2021", 0)
+    return folder / name / f"{name}_{ending}.nii.gz"
+
+
+def edit_header(path: Path, *edits: tuple[int, str, float]) -> None:
+    """Write (offset, format, value) into the header of a packed NIfTI file."""
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    for offset, code, value in edits:
+        struct.pack_into(f"<{code}", content, offset, value)
+    path.write_bytes(gzip.compress(bytes(content)))
+
+
+def refused(folder: Path, sentence: str) -> None:
+    """Reading and check-data both say so, in one line."""
+    with pytest.raises(DataError, match=sentence) as caught:
+        for patient in find_cohort(folder).patients:
+            patient.read()
+    assert len(str(caught.value).splitlines()) == 1
+    assert check_cohort(folder)["problem"].str.contains(sentence).any()
+
+
+# NIfTI
+
+
+SFORM_XX, QFORM_CODE, SFORM_CODE, PIXDIM = 280, 252, 254, 76
+
+
+def test_a_flipped_bit_in_the_affine_of_one_of_four_sequences_is_seen(brats):
+    """The upper twelve bits of each of the sform's numbers: seen, or a shift of less than a tenth of a voxel."""
+    path = image(brats, "t1ce")
+    whole = path.read_bytes()
+    sound = bytearray(gzip.decompress(whole))
+    patient = find_cohort(brats).patients[0]
+    before, seen = nib.Nifti1Header(bytes(sound[:348])).get_sform(), 0
+    corners = np.indices((2, 2, 2)).reshape(3, 8) * (np.array([16, 16, 12])[:, None] - 1)
+    for bit in (32 * number + bit for number in range(12) for bit in range(20, 32)):
+        some = bytearray(sound)
+        some[SFORM_XX + bit // 8] ^= 1 << bit % 8
+        path.write_bytes(gzip.compress(bytes(some), 1))
+        try:
+            patient.load_volumes(_raise)
+        except DataError as error:
+            assert path.name in str(error)
+            seen += 1
+        else:
+            change = nib.Nifti1Header(bytes(some[:348]), check=False).get_sform() - before
+            assert np.linalg.norm(change[:3, :3] @ corners + change[:3, 3:], axis=0).max() <= 0.1
+    assert seen > 50  # flips of what is 0 in the file's affine mostly stay below
+
+
+def _raise(file, sentence):
+    raise DataError(f"{file}: {sentence}")
+
+
+@pytest.mark.parametrize(
+    ("edits", "sentence"),
+    [
+        ([(PIXDIM + 4, "f", 2.0)], r"has voxels of 1x1x1 mm by its affine, but 2x1x1 by pixdim"),
+        ([(72, "h", 8)], "has 8 bits a voxel by its header, but values of type int16"),
+        ([(123, "b", 3)], "has a header in micrometres, expected millimetres"),
+        ([*((PIXDIM + 4 * i, "f", 1e6) for i in (1, 2, 3)), (SFORM_CODE, "h", 0)], "voxels of .* expected 0.01 to 100"),
+        ([(QFORM_CODE, "h", 1), (PIXDIM, "f", 7.0)], "has 7 as its handedness"),
+        ([(QFORM_CODE, "h", 1), (256, "f", 1.0), (264, "f", 0.0)], "has axes LPS by its sform, but .* by its qform"),
+        ([(40, "h", 2)], "goes on after the 16x16 voxels|expected 3 axes"),
+        ([(42, "h", 8)], "goes on after the 8x16x12 voxels that its header tells"),
+        ([(42, "h", -16)], "."),
+    ],
+)  # fmt: skip
+def test_a_header_that_contradicts_itself_or_the_file_is_refused(brats, edits, sentence):
+    edit_header(image(brats), *edits)
+    refused(brats, sentence)
+
+
+@pytest.mark.parametrize("members", [0, 64])
+@pytest.mark.parametrize("dims", [(32767, 32767, 32767), (1024, 1024, 1024)])
+def test_a_small_nifti_that_claims_or_unpacks_to_gigabytes_costs_nothing(brats, dims, members):
+    path = image(brats)
+    head = bytearray(gzip.decompress(path.read_bytes())[:352])
+    struct.pack_into("<3h", head, 42, *dims)
+    path.write_bytes(gzip.compress(bytes(head)) + gzip.compress(bytes(2**24), 1) * members)
+    patient = find_cohort(brats).patients[0]
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"flair.nii.gz: claims \d+x\d+x\d+ voxels, .* GB, in a file of"):
+        patient.read_images()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5e6
+
+
+def test_what_follows_the_voxels_is_not_unpacked(brats):
+    path = image(brats)
+    path.write_bytes(path.read_bytes() + gzip.compress(bytes(2**24), 1) * 64)
+    refused(brats, "goes on after the 16x16x12 voxels")
+
+
+def test_a_gzip_file_of_several_members_is_read_whole(brats):
+    """As bgzip writes them."""
+    path = image(brats)
+    before = find_cohort(brats).patients[0].read_images().images
+    content = gzip.decompress(path.read_bytes())
+    path.write_bytes(b"".join(gzip.compress(content[i : i + 500]) for i in range(0, len(content), 500)))
+    np.testing.assert_array_equal(find_cohort(brats).patients[0].read_images().images, before)
+
+
+def test_a_patient_with_other_axes_than_most_is_noted(tmp_path):
+    """A 4D file without a mask has nothing to compare with but other patients."""
+    names = list(write_cohort(tmp_path, "decathlon", patients=3))
+    shutil.rmtree(tmp_path / "labelsTr")
+    (tmp_path / FILE_NAME).write_text(
+        "patient,class,first_z,last_z\n" + "".join(f"{n},none,,\n" for n in names)
+    )
+    assert set(check_cohort(tmp_path)["severity"]) == {"note"} and len(check_cohort(tmp_path)) == 1
+    edit_header(tmp_path / "imagesTr" / f"{names[1]}.nii.gz", (SFORM_XX, "f", -1.0))
+    table = check_cohort(tmp_path)
+    (sentence,) = table["problem"][table["patient"] == names[1]]
+    assert "its axes run LAS, those of 2 others RAS" in sentence
+
+
+# TIFF, dataset.json, lists, tables
+
+
+def first_slice(folder: Path) -> Path:
+    write_cohort(folder, "lgg", patients=1)
+    return find_cohort(folder).patients[0].image_files[3]
+
+
+def test_a_tiff_that_claims_to_be_huge_is_refused_before_it_is_unpacked(tmp_path):
+    path = first_slice(tmp_path)
+    path.write_bytes(fuzz_mutations.huge_tiff(np.random.default_rng(0)))
+    refused(tmp_path, r"_4\.tif: claims|claims \d+x\d+ pixels, which no slice has|is not a readable TIFF")
+
+
+def test_a_tiff_stored_turned_is_refused(tmp_path):
+    path = first_slice(tmp_path)
+    Image.open(path).save(path, tiffinfo={274: 3})
+    refused(tmp_path, r"is stored turned or mirrored \(TIFF orientation 3, expected 1\)")
+
+
+def test_a_tiff_that_no_longer_says_that_0_is_black_is_refused(tmp_path):
+    """Pillow would take 0 for white, and every mask for its opposite."""
+    path = first_slice(tmp_path)
+    path = path.with_name(f"{path.stem}_mask.tif")
+    entry, other = (struct.pack("<HHI", tag, 3, 1) for tag in (262, 263))
+    path.write_bytes(path.read_bytes().replace(entry, other))
+    refused(tmp_path, r"does not say that 0 is black \(TIFF photometric interpretation None\)")
+
+
+def test_a_flipped_bit_in_a_deflated_strip_is_seen(tmp_path):
+    """The decoder stops at the last pixel, before the checksum."""
+    path = first_slice(tmp_path)
+    Image.open(path).save(path, compression="tiff_adobe_deflate")
+    patient, seen = find_cohort(tmp_path).patients[0], 0
+    sound = patient.read_images().images
+    with Image.open(path) as image:
+        first, size = image.tag_v2[273][0], image.tag_v2[279][0]
+    content = path.read_bytes()
+    for bit in range(8 * first, 8 * (first + size), 37):
+        some = bytearray(content)
+        some[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(bytes(some))
+        try:
+            np.testing.assert_array_equal(patient.read_images().images, sound)  # a bit that means nothing
+        except DataError as error:
+            assert path.name in str(error)
+            seen += 1
+    assert seen > 0.95 * 8 * size / 37
+
+
+@pytest.mark.parametrize("kind", ["PNG", "EPS"])
+def test_what_is_no_tiff_inside_is_handed_to_no_other_decoder(tmp_path, kind):
+    path = first_slice(tmp_path)
+    Image.new("RGB", (16, 16)).save(path, kind)
+    refused(tmp_path, "is not a readable TIFF file")
+
+
+def test_one_mask_for_two_patients_is_refused(tmp_path):
+    first, second = write_cohort(tmp_path, "decathlon", patients=2)
+    entries = [
+        {"image": f"imagesTr/{n}.nii.gz", "label": f"labelsTr/{first}.nii.gz"} for n in (first, second)
+    ]
+    write_dataset_json(tmp_path, [], training=entries)
+    refused(tmp_path, f"names the mask labelsTr/{first}.nii.gz for {first} and for {second}")
+
+
+@pytest.mark.parametrize(
+    "entry", ["imagesTr/" + "x" * 5000, "imagesTr/a\0b", "imagesTr/a\nb", "imagesTr/\ud800"]
+)
+def test_an_entry_that_can_be_no_files_name_is_refused(tmp_path, entry):
+    write_cohort(tmp_path, "decathlon", patients=1)
+    write_dataset_json(tmp_path, [], training=[{"image": entry, "label": ""}])
+    refused(tmp_path, "names .* which lies outside the cohort folder")
+
+
+def test_json_nested_without_end_is_refused(tmp_path):
+    write_cohort(tmp_path, "decathlon", patients=1)
+    (tmp_path / "dataset.json").write_text('{"a":' * 100_000)
+    refused(tmp_path, "dataset.json: cannot be used")
+
+
+def test_a_patient_on_two_lists_is_named_with_both_files(tmp_path):
+    for name, text in (("fully_annotated", "A\n"), ("weak", "B\n"), ("test", "C\nA\n")):
+        (tmp_path / f"{name}.txt").write_text(text)
+    with pytest.raises(DataError, match=r"A stands in fully_annotated\.txt and in test\.txt"):
+        read_split(tmp_path, ["A", "B", "C"], n_fa=1)
+
+
+def test_long_and_unprintable_fields_are_quoted_short(tmp_path):
+    for line in (
+        f"P,oedema,2,{'9' * 5000}",
+        f"P,{'x' * 5000},1,2",
+        f"{'P' * 5000},oedema,1,2",
+        '"P\nQ",oedema,1,2',
+    ):
+        (tmp_path / FILE_NAME).write_text(f"patient,class,first_z,last_z\n{line}\n")
+        with pytest.raises(DataError, match="line 2|line 3") as caught:
+            read_slice_labels(tmp_path)
+        assert len(str(caught.value)) < 600 and str(caught.value).isprintable()
+
+
+# YAML
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        "a: &a [x]\nb: [*a, *a]",
+        "9" * 5000,
+        "2001-99-99",
+        "{" * 3000,
+        "- " * 5000,
+        "a: !!python/name:os.system",
+    ],
+    ids=["nested", "alias", "digits", "date", "maps", "items", "object"],
+)
+def test_yaml_that_python_chokes_on_is_one_error(text):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        read_yaml(text)
+    assert len(str(caught.value)) < 400
+
+
+def test_axes_of_a_few_lines_do_not_make_millions_of_runs(tmp_path):
+    axes = ", ".join(f"x{i}: [1, 2, 3, 4, 5, 6, 7, 8]" for i in range(12))
+    (tmp_path / "s.yaml").write_text(f"name: s\ncompare: first\nvariants: {{}}\naxes: {{{axes}}}\n")
+    with pytest.raises(DataError, match=r"axes have 68719476736 combinations, at most 10000"):
+        read_scenario(tmp_path / "s.yaml")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"preset": ["tiny"]}, {"supervision": {}}, {"learning_rate": float("nan")}, {"momentum": float("nan")},
+     {"window": (0, 48)}, {"input_size": -1}, {"target_weights": (float("inf"), 1.0)}, {"a": [[list(range(9999))]]}],
+)  # fmt: skip
+def test_values_of_the_wrong_kind_are_refused_in_a_short_sentence(wrong):
+    with pytest.raises(SettingError, match=next(iter(wrong))) as caught:
+        make_config(cohort="x", **wrong)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_settings_file_whose_names_are_no_text_is_refused(tmp_path, capsys):
+    (tmp_path / "s.yaml").write_text("1: 2\n")
+    assert command_line(["run", "--config", str(tmp_path / "s.yaml")]) == 2
+    assert "s.yaml: found" in capsys.readouterr().err
+
+
+# Runs
+
+
+@pytest.fixture(scope="module")
+def finished(phantom, tmp_path_factory):
+    root = tmp_path_factory.mktemp("run")
+    where = {"cohort": phantom, "out": root / "runs", "stores": root / "stores"}
+    return run(make_config(**where, n_fa=3, iterations=2, batch_norm_batches=2, progress=False, device="cpu"))
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / finished.name)
+
+
+READERS = {
+    "metrics.json": load_run,
+    "per_patient.csv": collect,
+    "provenance.json": collect,
+    "history.csv": read_history,
+    "examples.npz": read_examples,
+    "weights.safetensors": lambda folder: load_network(folder, 4, (48, 48)),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_one_flipped_bit_in_a_record_of_a_run_is_seen(copy, name):
+    READERS[name](copy)
+    content = bytearray((copy / name).read_bytes())
+    content[len(content) * 2 // 3] ^= 1
+    (copy / name).write_bytes(bytes(content))
+    with pytest.raises(DataError, match=f"{name}: is not what the run wrote, by its checksum in SHA256SUMS"):
+        READERS[name](copy)
+
+
+def test_the_checksums_are_those_of_sha256sum(copy):
+    import hashlib
+
+    lines = dict(line.split("  ")[::-1] for line in (copy / "SHA256SUMS").read_text().splitlines())
+    assert set(lines) == {path.name for path in copy.iterdir()} - {"SHA256SUMS", "checkpoint.pt"}
+    for name, digest in lines.items():
+        assert hashlib.sha256((copy / name).read_bytes()).hexdigest() == digest
+    (copy / "SHA256SUMS").write_text("no checksums\n")
+    with pytest.raises(DataError, match="SHA256SUMS: cannot be read as checksums"):
+        check_sums(copy, "metrics.json")
+
+
+def test_weights_of_other_shapes_than_the_record_are_refused_without_building_that_network(copy):
+    (copy / "SHA256SUMS").unlink()
+    record = json.loads((copy / "metrics.json").read_text())
+    record["config"]["width"] = 100_000
+    (copy / "metrics.json").write_text(json.dumps(record))
+    with pytest.raises(DataError, match=r"weights.safetensors: holds other layers than the network"):
+        load_network(copy, 4, (48, 48))
+    weights = load_file(copy / "weights.safetensors")
+    first = next(iter(weights))
+    save_file({**weights, first: torch.zeros(3, 3)}, copy / "weights.safetensors")
+    (copy / "metrics.json").write_text(json.dumps({**record, "config": {**record["config"], "width": 4}}))
+    with pytest.raises(DataError, match=r"weights.safetensors: holds other layers"):
+        load_network(copy, 4, (48, 48))
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_an_npz_that_claims_or_unpacks_to_gigabytes_costs_nothing(copy, seed):
+    (copy / "SHA256SUMS").unlink()
+    (copy / "examples.npz").write_bytes(fuzz_mutations.huge_npz(np.random.default_rng(seed)))
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"examples.npz: .*(unpacks to 1.3 GB|it claims)"):
+        read_examples(copy)
+    assert tracemalloc.get_traced_memory()[1] < 1e7
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("per_patient.csv", "whole_tumor", "whole_tumor,x"),
+        ("per_patient.csv", "whole_tumor", ""),
+        ("metrics.json", '"n_fa": 3', '"n_fa": "three"'),
+        ("metrics.json", '"task": "whole_tumor"', '"task": "x"'),
+        ("metrics.json", '"weak": [', '"weak": [7, '),
+        ("metrics.json", '"config": {', '"config": [], "other": {'),
+    ],
+)
+def test_an_older_record_without_checksums_is_still_checked_for_its_form(copy, name, old, new):
+    (copy / "SHA256SUMS").unlink()
+    text = (copy / name).read_text()
+    assert old in text
+    (copy / name).write_text(text.replace(old, new))
+    with pytest.raises(DataError, match=name):
+        collect(copy)
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_seen(finished, run_settings):
+    """torch itself does not look: its reader of archives leaves checksums out."""
+    config = make_config(**{**run_settings, "iterations": 4})
+    folder = run(config)
+    partial = folder.with_name(folder.name + ".partial")
+    partial.mkdir()
+    content = bytearray((folder / "checkpoint.pt").read_bytes())
+    shutil.rmtree(folder)
+    content[len(content) // 2] ^= 1
+    (partial / "checkpoint.pt").write_bytes(bytes(content))
+    with pytest.raises(
+        DataError, match=r"checkpoint.pt: not a readable checkpoint .* delete it to start anew"
+    ):
+        run(config)
+
+
+# Stores
+
+
+@pytest.fixture
+def small(tmp_path):
+    write_cohort(tmp_path / "cohort", "brats2021", patients=2)
+    return prepare(tmp_path / "cohort", tmp_path / "store", progress=False)
+
+
+def again(store):
+    return prepare(store.cohort.folder, store.folder, progress=False)
+
+
+def test_a_damaged_description_of_a_store_is_made_again(small):
+    path, before = small.folder / "store.json", (small.folder / "store.json").read_text()
+    for damage in (
+        "",
+        "{",
+        "[1]",
+        before.replace('"n_slices": 12', '"n_slices": 11', 1),
+        before.replace("16", "15", 1),
+    ):
+        path.write_text(damage)
+        assert again(small).fingerprint() == small.fingerprint()
+        assert path.read_text() == before
+
+
+HUGE = [((2**40, 4, 16, 16), "<f2", 0), ((24, 4, 16, 16), "|O", 0), ((1,), "<f2", 9000)]
+"""Headers of npy files: shape, type, and how deeply nested."""
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x93NUMPY", *(fuzz_mutations.huge_npy(s, t, nested=n) for s, t, n in HUGE)]
+)
+def test_a_damaged_array_of_a_store_is_made_again(small, content):
+    before = np.array(small.images)
+    (small.folder / "images.npy").write_bytes(content)
+    np.testing.assert_array_equal(again(small).images, before)
+
+
+def test_a_flipped_bit_in_stored_slices_is_seen_before_they_are_trained_on(small, run_settings):
+    names = [patient.id for patient in small.cohort.patients]
+    small.verify(names)
+    path = small.folder / "images.npy"
+    content = bytearray(path.read_bytes())
+    content[-5000] ^= 1
+    path.write_bytes(bytes(content))
+    store = again(small)
+    store.verify(names[:1])
+    with pytest.raises(
+        DataError, match=rf"images.npy: the slices of {names[1]} are not those that were prepared"
+    ):
+        store.verify(names)
+
+
+def test_a_run_does_not_train_on_slices_that_changed(run_settings):
+    first = run(make_config(**{**run_settings, "iterations": 1}))
+    (images,) = run_settings["stores"].rglob("images.npy")
+    content = bytearray(images.read_bytes())
+    content[-2] ^= 1
+    images.write_bytes(bytes(content))
+    with pytest.raises(DataError, match="are not those that were prepared; delete this file"):
+        for fold in range(1, 6):  # one of them holds the last patient
+            run(make_config(**{**run_settings, "iterations": 1, "seed": 1, "fold": fold}))
+    images.unlink()
+    assert run(make_config(**{**run_settings, "iterations": 1, "seed": 2})).exists() and first.exists()
+
+
+# Texts made up at random: a refusal is one sentence, nothing else is raised
+
+quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def one_sentence(call) -> None:
+    try:
+        call()
+    except MixsupError as error:
+        assert str(error).isprintable() and len(str(error)) < 900
+
+
+@quick
+@given(
+    text=st.text(st.characters(codec="utf-8") | st.sampled_from(',\n"0123456789'), max_size=200),
+    known=st.booleans(),
+)
+def test_any_text_is_slice_labels_or_a_sentence(text, known, tmp_path):
+    (tmp_path / FILE_NAME).write_text(
+        ("patient,class,first_z,last_z\n" if known else "") + text, encoding="utf-8"
+    )
+    one_sentence(lambda: read_slice_labels(tmp_path))
+
+
+@quick
+@given(name=st.sampled_from(sorted(make_config(cohort="x").settings())), value=values)
+def test_any_value_of_a_setting_is_taken_or_refused_in_a_sentence(name, value):
+    one_sentence(lambda: make_config(**{"cohort": "x", name: value}))
+
+
+@quick
+@given(text=st.text(max_size=200) | values.map(lambda value: json.dumps(value)))
+def test_any_text_is_yaml_or_a_sentence(text, tmp_path):
+    (tmp_path / "s.yaml").write_text(text, encoding="utf-8", errors="replace")
+    one_sentence(lambda: read_scenario(tmp_path / "s.yaml"))
+
+
+@quick
+@given(key=st.sampled_from(["modality", "labels", "training"]), value=values)
+def test_any_value_in_dataset_json_is_taken_or_refused_in_a_sentence(key, value, tmp_path):
+    if not (tmp_path / "imagesTr").exists():
+        write_cohort(tmp_path, "decathlon", patients=1)
+    write_dataset_json(tmp_path, [patient_id("decathlon", 0)], **{key: value})
+    one_sentence(lambda: find_cohort(tmp_path))

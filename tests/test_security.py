@@ -1,0 +1,320 @@
+"""Hostile files and names: nothing of them is executed, no path leaves the cohort, nothing goes to the network.
+
+Every hostile input here would leave a file behind if any of it ran; none may appear.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import pickle
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from cohorts import patient_id, write_cohort
+from safetensors.torch import save_file
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "workflow"))
+
+import grid_snakemake  # noqa: E402
+from grid_plan import Plan  # noqa: E402
+
+from mixsup_lib import run_notebook  # noqa: E402
+from mixsup_lib.__main__ import parse_settings, read_settings  # noqa: E402
+from mixsup_lib.check_data import check_cohort  # noqa: E402
+from mixsup_lib.cohort import find_cohort  # noqa: E402
+from mixsup_lib.config import make_config  # noqa: E402
+from mixsup_lib.errors import DataError, MixsupError  # noqa: E402
+from mixsup_lib.grid import Cell  # noqa: E402
+from mixsup_lib.protocol import read_split  # noqa: E402
+from mixsup_lib.run_records import read_examples  # noqa: E402
+from mixsup_lib.runs import load_network, run  # noqa: E402
+from mixsup_lib.scenario import Scenario, read_scenario  # noqa: E402
+from mixsup_lib.slice_labels import FILE_NAME, read_slice_labels  # noqa: E402
+from mixsup_lib.slices import prepare  # noqa: E402
+from mixsup_lib.wording import to_markdown  # noqa: E402
+
+
+class Evil:
+    """Unpickled, it makes the file `marker`."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.fixture
+def marker(tmp_path):
+    """What must not appear. That the hostile object works at all is shown first."""
+    pickle.loads(pickle.dumps(Evil(tmp_path / "executed")))
+    (tmp_path / "executed").rmdir()
+    yield tmp_path / "executed"
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.fixture(scope="module")
+def finished(phantom, tmp_path_factory):
+    root = tmp_path_factory.mktemp("run")
+    where = {"cohort": phantom, "out": root / "runs", "stores": root / "stores"}
+    return run(make_config(**where, n_fa=3, iterations=2, batch_norm_batches=2, progress=False, device="cpu"))
+
+
+def older(finished: Path, tmp_path: Path) -> Path:
+    """A copy without checksums, which would stop a changed file before it is read."""
+    return shutil.copytree(finished, tmp_path / finished.name, ignore=shutil.ignore_patterns("SHA256SUMS"))
+
+
+# Files
+
+
+def test_a_hostile_checkpoint_is_refused(finished, run_settings, marker):
+    config = make_config(**{**run_settings, "iterations": 2})
+    folder = run(config)
+    partial = folder.with_name(folder.name + ".partial")
+    folder.rename(partial)
+    state = torch.load(partial / "checkpoint.pt", weights_only=True)
+    for hostile in (Evil(marker), {**state, "identity": Evil(marker)}, {**state, "network": Evil(marker)}):
+        torch.save(hostile, partial / "checkpoint.pt")
+        with pytest.raises(DataError, match=r"checkpoint.pt: not a readable checkpoint \(UnpicklingError\)"):
+            run(config)
+    (partial / "checkpoint.pt").write_bytes(pickle.dumps(Evil(marker)))
+    with pytest.raises(DataError, match="checkpoint.pt: not a readable checkpoint"):
+        run(config)
+
+
+def test_a_checkpoint_that_is_packed_or_claims_more_iterations_is_refused(run_settings, tmp_path):
+    config = make_config(**{**run_settings, "iterations": 2})
+    folder = run(config)
+    partial = folder.with_name(folder.name + ".partial")
+    folder.rename(partial)
+    sound = torch.load(partial / "checkpoint.pt", weights_only=True)
+    endless = torch.zeros(1, 5, dtype=torch.float64).expand(10**9, 5)  # 40 bytes on disk
+    torch.save({**sound, "history": endless}, partial / "checkpoint.pt")
+    with pytest.raises(DataError, match="checkpoint.pt: does not fit the run"):
+        run(config)
+    with (
+        zipfile.ZipFile(partial / "checkpoint.pt") as stored,
+        zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in stored.namelist():
+            packed.writestr(name, stored.read(name))
+    shutil.copy(tmp_path / "packed.pt", partial / "checkpoint.pt")
+    with pytest.raises(DataError, match="checkpoint.pt: not a readable checkpoint"):
+        run(config)
+
+
+def test_object_arrays_in_a_store_and_in_example_slices_are_refused(finished, tmp_path, marker):
+    evil = np.array([Evil(marker)] * 24, dtype=object)
+    write_cohort(tmp_path / "cohort", "brats2021", patients=2)
+    store = prepare(tmp_path / "cohort", tmp_path / "store", progress=False)
+    before = np.array(store.images)
+    np.save(tmp_path / "store" / "images.npy", evil, allow_pickle=True)
+    np.testing.assert_array_equal(
+        prepare(tmp_path / "cohort", tmp_path / "store", progress=False).images, before
+    )
+    copy = older(finished, tmp_path)
+    sound = read_examples(copy)
+    for name in sound:
+        np.savez(copy / "examples.npz", **{**sound, name: evil[: len(sound[name])]})
+        with pytest.raises(DataError, match="examples.npz: cannot be read as example slices"):
+            read_examples(copy)
+
+
+def test_weights_are_never_unpickled(finished, tmp_path, marker):
+    copy = older(finished, tmp_path)
+    for write in (
+        lambda path: torch.save(Evil(marker), path),
+        lambda path: path.write_bytes(pickle.dumps(Evil(marker))),
+    ):
+        write(copy / "weights.safetensors")
+        with pytest.raises(DataError, match="weights.safetensors: cannot be read as weights"):
+            load_network(copy, 4, (48, 48))
+    save_file({"unet.encoder.0.0.0.weight": torch.zeros(1)}, copy / "weights.safetensors")
+    with pytest.raises(DataError, match="weights.safetensors: holds other layers"):
+        load_network(copy, 4, (48, 48))
+
+
+@pytest.mark.parametrize(
+    "tag", ["object/apply:os.mkdir [{}]", "object/new:os.mkdir [{}]", "name:os.mkdir", "module:os"]
+)
+def test_yaml_tags_of_python_are_refused_everywhere(tmp_path, marker, tag):
+    text = f"!!python/{tag.format(marker)}"
+    path = tmp_path / "s.yaml"
+    for content in (text, f"cohort: {text}", f"name: s\ncompare: first\nvariants: {text}"):
+        path.write_text(content)
+        for read in (read_scenario, read_settings):
+            with pytest.raises(MixsupError, match="s.yaml"):
+                read(path)
+    with pytest.raises(MixsupError, match="--set cohort"):
+        parse_settings([f"cohort={text}"])
+
+
+# Paths
+
+
+def test_links_that_dataset_json_names_may_not_lead_out_of_the_cohort(tmp_path):
+    (name,) = write_cohort(tmp_path / "cohort", "decathlon", patients=1)
+    inside = tmp_path / "cohort" / "imagesTr" / f"{name}.nii.gz"
+    (tmp_path / "cohort" / "own").mkdir()
+    inside.rename(tmp_path / "cohort" / "own" / "scan.nii.gz")
+    inside.symlink_to("../own/scan.nii.gz")
+    find_cohort(tmp_path / "cohort").patients[0].read_images()
+    (tmp_path / "cohort" / "own" / "scan.nii.gz").rename(tmp_path / "outside.nii.gz")
+    inside.unlink()
+    inside.symlink_to(tmp_path / "outside.nii.gz")
+    with pytest.raises(
+        DataError, match=f"dataset.json: names './imagesTr/{name}.nii.gz', which lies outside"
+    ):
+        find_cohort(tmp_path / "cohort")
+
+
+def test_lists_and_slice_labels_open_no_path_at_all(tmp_path, monkeypatch):
+    """What they hold is compared with the names of the cohort's patients; paths come from its folder alone."""
+    (tmp_path / "secret").write_text("A\n")
+    known = ["A", "B", "C", "secret"]
+    for name, text in (
+        ("fully_annotated", "/x/A"),
+        ("weak", "../../B"),
+        ("test", f"{tmp_path}/C\n..\n/etc/passwd"),
+    ):
+        (tmp_path / f"{name}.txt").write_text(text)
+    opened, real = [], Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda self, **k: opened.append(self.name) or real(self, **k))
+    with pytest.raises(
+        DataError, match=r"test.txt: 2 of 3 entries match no patient of the cohort, the first is '\.\.'"
+    ):
+        read_split(tmp_path, known, n_fa=1)
+    assert opened == ["fully_annotated.txt", "weak.txt", "test.txt"]
+    write_cohort(tmp_path / "cohort", "brats2021", patients=1)
+    rows = "".join(
+        f"{name},none,,\n" for name in ("../../secret", "/etc/passwd", "..", patient_id("brats2021", 0))
+    )
+    (tmp_path / "cohort" / FILE_NAME).write_text("patient,class,first_z,last_z\n" + rows)
+    assert len(read_slice_labels(tmp_path / "cohort")) == 4
+    assert check_cohort(tmp_path / "cohort")["problem"].str.contains("whom the cohort has not").sum() == 3
+
+
+# Names that a shell, Snakemake, papermill or a browser could take for code
+
+HOSTILE = "a b'\"`touch executed`$(touch executed);touch executed;&|<>*?#~!\\n"
+
+
+@pytest.mark.parametrize(
+    "value", [HOSTILE, "x\nimport os; os.mkdir('executed')", '"""', "\\", '\\"', "{x}", "\u2028", "None"]
+)
+def test_parameters_of_a_notebook_stay_values(tmp_path, value):
+    """What papermill writes into the notebook is nothing but assignments of literals, equal to what was given."""
+    from papermill.translators import PythonTranslator
+
+    given = {"split_lists": value, "device": value, value: [value, {value: value}]}
+    folder = tmp_path / value.replace("/", "_")
+    config = make_config(cohort=folder)
+    command = run_notebook.command(config, given, tmp_path / "x.ipynb")
+    parameters = yaml.safe_load(command[command.index("-y") + 1])
+    source = PythonTranslator.codify(parameters)
+    found = {}
+    for statement in ast.parse(source).body:
+        assert isinstance(statement, ast.Assign) and len(statement.targets) == 1
+        found[statement.targets[0].id] = ast.literal_eval(statement.value)
+    assert found["cohort"] == str(folder.resolve())
+    assert found["settings"] == {"split_lists": value, value: [value, {value: value}]}
+
+
+@pytest.mark.skipif(
+    grid_snakemake.snakemake_program() is None and not os.environ.get("CI"),
+    reason="Snakemake is not installed: `make grid SCENARIO=smoke` installs it into .venv/workflow",
+)
+def test_a_hostile_folder_name_goes_through_the_grid_as_a_name(tmp_path):
+    """A cell that has finished, so its rule only copies; the table then fails on what is no record, and says so."""
+    root = tmp_path / HOSTILE.replace("\\n", "\n")
+    out = root / "runs"
+    config = make_config(cohort=root / HOSTILE, out=out, stores=root / "stores", n_fa=1)
+    cell = Cell("mixed", {"cohort": str(config.cohort), "out": str(out), "n_fa": 1}, config,
+                out / HOSTILE / "tiny/whole_tumor/1fa1wa/fold1/mixed/seed0-00000000")  # fmt: skip
+    cell.folder.mkdir(parents=True)
+    (cell.folder / "metrics.json").write_text("{}")
+    scenario = Scenario(name="s", compare="first", variants={"mixed": {"n_fa": 1}})
+    plan, work = Plan(scenario, [cell], [cell], 1, []), root / "work"
+    (work / "prepared").mkdir(parents=True)
+    (work / "prepared" / "5mm-48x48").touch()
+    done = subprocess.run(grid_snakemake.snakemake(work, plan), cwd=tmp_path, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    assert (work / "finished" / cell.key / "metrics.json").read_text() == "{}", done.stderr
+    assert "per_patient.csv: missing" in (work / "table.log").read_text()
+    assert not list(tmp_path.rglob("executed"))
+
+
+def test_names_in_a_table_are_no_html():
+    import pandas as pd
+
+    text = to_markdown(pd.DataFrame({"cohort": ["<script>x</script>|y"], "n": [1]}))
+    assert "<script>" not in text and "&lt;script&gt;" in text and r"\|y" in text
+
+
+# The network
+
+
+def test_nothing_listens_but_jupyterlab_which_keeps_its_token():
+    """No server in the library or the workflow; `make lab` starts JupyterLab with its own safe defaults."""
+    sources = [
+        *ROOT.glob("mixsup_lib/**/*.py"),
+        *ROOT.glob("workflow/*.py"),
+        *ROOT.glob("notebooks/**/*.ipynb"),
+    ]
+    for path in sources:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(
+            r"\bsocketserver\b|http\.server|\.listen\(|\.bind\(\(|flask|uvicorn|fastapi", text
+        ), path
+    starts = [ROOT / "Makefile", *ROOT.glob("workflow/**/*.sh"), *ROOT.glob("docs/*.md"), ROOT / "README.md"]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in starts)
+    assert re.findall(r"jupyter lab\b.*", text) and "jupyter lab notebooks" in text
+    for unsafe in (r"token\s*=\s*['\"]{2}", r"--ip\b", r"0\.0\.0\.0", r"password\s*=\s*['\"]{2}", "disable_check_xsrf",
+                   "allow_origin", "--allow-root"):  # fmt: skip
+        assert not re.search(unsafe, text), unsafe
+
+
+def test_the_library_imports_nothing_that_speaks_to_the_network():
+    for path in ROOT.glob("mixsup_lib/**/*.py"):
+        found = {name.split(".")[0] for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                 for name in ([alias.name for alias in node.names] if isinstance(node, ast.Import)
+                              else [node.module or ""] if isinstance(node, ast.ImportFrom) else [])}  # fmt: skip
+        assert not found & {
+            "socket",
+            "urllib",
+            "http",
+            "requests",
+            "httpx",
+            "aiohttp",
+            "ftplib",
+            "smtplib",
+        }, path
+
+
+def test_the_guard_of_the_main_jobs_test_sees_a_connection(tmp_path):
+    """test_main_job.py runs the main job under this guard; here it meets what it must stop and let pass."""
+    from no_network import guarded
+
+    environment = guarded(tmp_path)
+    tries = (
+        "import socket\ntry: socket.create_connection(('192.0.2.1', 80), 1)\nexcept OSError as e: print(e)"
+    )
+    done = subprocess.run([sys.executable, "-c", tries], env=environment, capture_output=True, text=True)
+    assert "no network" in done.stdout and "192.0.2.1" in (tmp_path / "attempts.txt").read_text()
+    (tmp_path / "attempts.txt").unlink()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        code = f"import socket; socket.create_connection({server.getsockname()}).close()"
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert not (tmp_path / "attempts.txt").exists()
