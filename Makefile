@@ -3,6 +3,8 @@
 #   make run               the main job on made-up patients: standard against mixed supervision, a table and a report
 #   make run DATA=folder   the same on patients of your own
 #   make test              all tests
+#   make bench             how fast this machine's CPU is beside MONAI and nibabel: a table in data/results, in 10 minutes;
+#                          RECORD=1 puts the recorded tables into README.md and docs/performance.md
 #   make lab               JupyterLab with the notebooks
 #   make notebooks         execute all notebooks again, in place; one: make notebooks BOOKS=notebooks/03_losses.ipynb
 #   make site              the executed notebooks and guides as pages that open from disk: build/site/index.html
@@ -30,7 +32,7 @@ WORKFLOW := $(VENV)/workflow
 WORKFLOW_STAMP := $(VENV)/.workflow-tools
 WORKFLOW_PINS := $(shell sed -n 's/^workflow = \[\(.*\)\]/\1/p' pyproject.toml | tr -d ,)
 
-.PHONY: run test lab notebooks site grid grid-status slurm-trial workshop-bundle
+.PHONY: run test bench lab notebooks site grid grid-status slurm-trial workshop-bundle
 .DEFAULT_GOAL := run
 
 run: $(STAMP)
@@ -38,6 +40,9 @@ run: $(STAMP)
 
 test: $(STAMP) $(if $(CI),$(SITE_STAMP) $(WORKFLOW_STAMP))
 	@$(BIN)/python -m pytest tests --durations=5
+
+bench: $(STAMP)
+	@$(BIN)/python workflow/run_bench.py $(if $(ROWS),--rows $(ROWS)) $(if $(RECORD),--record)
 
 lab: $(STAMP)
 	@$(BIN)/jupyter lab notebooks
