@@ -3,6 +3,8 @@
 #   make run               the main job on made-up patients: standard against mixed supervision, a table and a report
 #   make run DATA=folder   the same on patients of your own
 #   make test              all tests
+#   make bench             how fast this machine's CPU is beside MONAI and nibabel: a table in data/results, in 10 minutes;
+#                          RECORD=1 puts the recorded tables into README.md and docs/performance.md
 #   make lab               JupyterLab with the notebooks
 #   make notebooks         execute all notebooks again, in place; one: make notebooks BOOKS=notebooks/03_losses.ipynb
 #   make site              the executed notebooks and guides as pages that open from disk: build/site/index.html
@@ -34,7 +36,7 @@ WORKFLOW_STAMP := $(VENV)/.workflow-tools
 AUDIT_PIN := $(shell sed -n 's/^audit = \["\(.*\)"\]/\1/p' pyproject.toml)
 WORKFLOW_PINS := $(shell sed -n 's/^workflow = \[\(.*\)\]/\1/p' pyproject.toml | tr -d ,)
 
-.PHONY: run test soak lab notebooks site grid grid-status slurm-trial workshop-bundle fuzz audit
+.PHONY: run test bench soak lab notebooks site grid grid-status slurm-trial workshop-bundle fuzz audit
 .DEFAULT_GOAL := run
 
 run: $(STAMP)
@@ -46,8 +48,11 @@ test: $(STAMP) $(if $(CI),$(SITE_STAMP) $(WORKFLOW_STAMP))
 # The kernels and Snakemake of one trial must not count in another: one after the other.
 soak: $(STAMP) $(WORKFLOW_STAMP)
 	@$(BIN)/python workflow/kill_trial.py
-	@[ ! -e workflow/fuzz.py ] || $(BIN)/python workflow/fuzz.py --count 2000
+	@$(BIN)/python workflow/fuzz.py --count 2000
 	@$(BIN)/python workflow/long_run.py --minutes 30
+
+bench: $(STAMP)
+	@$(BIN)/python workflow/run_bench.py $(if $(ROWS),--rows $(ROWS)) $(if $(RECORD),--record)
 
 lab: $(STAMP)
 	@$(BIN)/jupyter lab notebooks

@@ -1,0 +1,94 @@
+"""Row: segmenting a volume, against MONAI's sliding windows with the same network, weights and grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bench.scans import phantom
+from bench.sizes import Sizes
+from bench.table import EQUAL, FASTER, Figure, compare
+from bench.turns import Way, take_turns
+from mixsup_lib.cohort import find_cohort
+from mixsup_lib.compute import bfloat16_pays, choose_precision
+from mixsup_lib.frames import SliceFrame, scores_on_source_grid
+from mixsup_lib.lessons import read_lessons
+from mixsup_lib.memory import keep_freed_memory
+from mixsup_lib.model import MixedSupervisionUNet
+from mixsup_lib.segmentation import label_volume, score_slices
+from mixsup_lib.slices import patient_slices
+
+ROW = "segmenting a volume"
+LESSONS = Path(__file__).resolve().parents[2] / "data/lessons"
+WINDOWS_AT_ONCE = 16
+
+
+def scan(folder: Path) -> tuple[MixedSupervisionUNet, np.ndarray, SliceFrame]:
+    """The trained network of the lessons (standard supervision), a patient's slices on its grid, and their frame."""
+    arm = read_lessons(LESSONS).arms["standard"]
+    case = find_cohort(folder).patients[0].read_images()
+    slices, frame = patient_slices(case, arm.config.pixel_mm, arm.config.window)
+    return arm.network, slices, frame
+
+
+def ours(folder: Path, precision: str = "auto", threads: int = 1) -> Callable[[], np.ndarray]:
+    """One pass per slice, in batches; returns the labels (X, Y, Z) uint8 on the scan's own grid."""
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    device = torch.device("cpu")
+    network, slices, frame = scan(folder)
+    chosen = choose_precision(precision, device)
+    return lambda: label_volume(score_slices(network, slices, device=device, precision=chosen)[0], frame)
+
+
+def monai_windows(folder: Path, threads: int = 1) -> Callable[[], np.ndarray]:
+    """`sliding_window_inference` with one window a slice, as the padded network was trained; then the same way back."""
+    from monai.inferers import sliding_window_inference
+
+    torch.set_num_threads(threads)
+    network, slices, frame = scan(folder)
+    network.to(memory_format=torch.contiguous_format)
+
+    @torch.inference_mode()
+    def once() -> np.ndarray:
+        images = torch.from_numpy(slices.astype(np.float32))  # (Z, C, H, W)
+        scores = sliding_window_inference(
+            images, frame.window, WINDOWS_AT_ONCE, network.segment
+        )  # (Z, K, H, W)
+        probabilities = scores.softmax(dim=1).numpy()
+        labels = scores_on_source_grid(probabilities, frame).argmax(axis=1)  # (Z, Y, X)
+        return labels.astype(np.uint8).transpose(2, 1, 0)
+
+    return once
+
+
+def measure(sizes: Sizes, folder: Path, *, apart: bool = True) -> Iterator[Figure]:
+    cohort = phantom(folder / "fine", 1, sizes.fine_mm).folder
+    fast = bfloat16_pays(torch.device("cpu"))
+    auto = Way("whole slices, as the preset runs it", ours, {"folder": cohort})
+    windows = Way("MONAI sliding_window_inference", monai_windows, {"folder": cohort})
+    exact = Way("whole slices, float32", ours, {"folder": cohort, "precision": "float32"})
+    ways = [auto, windows, *([exact] if fast else [])]
+    turns = take_turns(ways, sizes.turns, apart=apart)
+    for way in (auto, *ways[2:]):
+        note = "bfloat16" if fast and way is auto else "float32"
+        yield compare(turns, ROW, way.name, windows.name, FASTER, "s", reach=3.0, note=note)
+    labels = turns.first[ways[-1].name if fast else auto.name]
+    rounded = turns.first[auto.name] if fast else ours(cohort, "bfloat16")()
+    yield _agreement("whole slices, float32", labels, windows.name, turns.first[windows.name], 100.0)
+    yield _agreement("whole slices, bfloat16", rounded, "whole slices, float32", labels, 99.9)
+
+
+def _agreement(ours: str, labels: np.ndarray, against: str, others: np.ndarray, reach: float) -> Figure:
+    return Figure(
+        row=f"{ROW}, labels",
+        ours=ours,
+        against=against,
+        figure=100 * float((labels == others).mean()),
+        measure=EQUAL,
+        reach=reach,
+        note=f"{int((labels > 0).sum())} voxels of tumour, {int((labels != others).sum())} voxels differ",
+    )
