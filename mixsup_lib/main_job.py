@@ -190,10 +190,15 @@ def _finish(cell: _Cell) -> bool:
 
 
 def _report(folders: list[Path], out: Path, name: str) -> Path:
-    """Execute the comparison notebook on these runs and turn it into HTML."""
+    """Execute the comparison notebook on these runs, without what it says of recorded ones, and turn it into HTML."""
+    import nbformat
+
     notebook, report = out / f"report-{name}.ipynb", out / f"report-{name}.html"
     parameters = json.dumps({"run_folders": [str(folder.resolve()) for folder in folders]})
-    execute = ["papermill", str(NOTEBOOKS / "09_scenario_comparison.ipynb"), str(notebook), "-y", parameters]
+    book = nbformat.read(NOTEBOOKS / "09_scenario_comparison.ipynb", as_version=4)
+    book.cells = [cell for cell in book.cells if "recorded" not in cell.metadata.get("tags", [])]
+    nbformat.write(book, notebook)
+    execute = ["papermill", str(notebook), str(notebook), "-y", parameters]
     convert = [
         "nbconvert",
         "--to",

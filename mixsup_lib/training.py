@@ -95,8 +95,12 @@ class Trainer:
                 row = self.step()
                 bar.update()
                 bar.set_postfix(loss=f"{row[1]:.3f}", refresh=False)
-                if self.report:
-                    self.report(self.iteration, row[1])
+                try:
+                    if self.report:
+                        self.report(self.iteration, row[1])
+                except KeyboardInterrupt:  # whoever follows the run may end it, too
+                    self.save()
+                    raise
                 if interrupted() or time.monotonic() - saved_at > self.config.checkpoint_seconds:
                     self.save()
                     saved_at = time.monotonic()

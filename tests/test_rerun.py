@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from mixsup_lib.cohort import find_cohort
 from mixsup_lib.config import make_config
 from mixsup_lib.errors import DataError
+from mixsup_lib.files import write_sums
 from mixsup_lib.rerun import TOLERANCE, compare_runs, rerun
 from mixsup_lib.results import collect
-from mixsup_lib.runs import run
+from mixsup_lib.runs import RECORDS, run
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,7 @@ def change(folder, name, function):
     content = json.loads((folder / name).read_text())
     function(content)
     (folder / name).write_text(json.dumps(content))
+    write_sums(folder, RECORDS)
 
 
 def move_dice(folder, points):
