@@ -1,7 +1,7 @@
 """Does a faster way of computing give the same Dice? Paired over seeds, beside the spread of seeds.
 
     python -m mixsup_lib phantom PHANTOM --patients 40 --voxel-mm 5
-    python workflow/equal_dice.py PHANTOM [--seeds 8] [--minutes 9] [--set NAME=VALUE ...]
+    python workflow/equal_dice.py PHANTOM [--seeds 12] [--minutes 9] [--set NAME=VALUE ...]
 
 The first way is strict float32 in the plain layout; the others change layout, precision, where the slices lie, and
 compile the network (the last two on a GPU only). Writes a row per way and seed to data/results/equal-dice-<device>.csv;
@@ -32,7 +32,7 @@ from mixsup_lib.files import atomic_path
 from mixsup_lib.runs import make_trainer, open_store, split_of
 
 RESULTS = Path("data/results")
-SMALL = {"preset": "tiny", "n_fa": 5, "iterations": 600}
+SMALL = {"preset": "tiny", "n_fa": 15, "iterations": 600}
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def paired_over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cohort", type=Path, help="folder of a small cohort, a phantom of 5 mm for example")
-    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=12)
     parser.add_argument("--minutes", type=float, default=9, help="no run begins after that")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of all runs")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the table")

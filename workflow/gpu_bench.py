@@ -2,7 +2,7 @@
 
     python workflow/gpu_bench.py rows [ceiling steps memory resident segmentation] [--patients 285] [--scratch FOLDER]
     python workflow/gpu_bench.py train COHORT [--folds 1 2 3 4 5] [--minutes 9] [--set width=32 iterations=2000 ...]
-    python workflow/gpu_bench.py correctness PHANTOM [--seeds 8] [--minutes 9]
+    python workflow/gpu_bench.py correctness PHANTOM [--seeds 12] [--minutes 9]
 
 `rows` writes data/results/bench-gpu-<device>.csv; parts measured later replace theirs. `train` runs standard against
 mixed supervision with the preset `paper`, fold by fold, into runs/gpu, and writes train-<cohort>-<device>.csv; stopped
