@@ -2,9 +2,9 @@
 
     python workflow/kill_trial.py [prepare training phantom evaluation grid] [--kills N] [--seed 0]
 
-Each job is first done once without a kill. Then it is started in a fresh folder, killed at a moment drawn from the
-duration of the last start that was not killed, started again in the same folder, and so on until it ends; then in the
-next fresh folder, until all kills are spent (a start that ends before its moment counts as none). After every kill: no
+Each job is first done once without a kill. Then it is started in a fresh folder, killed at a moment drawn from the time
+that the job took in the folder before, started again in the same folder, and so on until it ends; then in the next
+fresh folder, until all kills are spent (a start that ends before its moment counts as none). After every kill: no
 file under its final name is half written, and what had been finished is still there, unchanged. At every end: byte for
 byte the result of the job that was never killed. All on the CPU in float32, at sizes of seconds.
 
@@ -162,8 +162,9 @@ def _grid(cohort: Path) -> Job:
 
 
 def _finished_runs(folder: Path) -> list[Path]:
-    found = [path.parent for path in (folder / "runs").rglob("metrics.json")]
-    inside = [file for place in found if place.suffix != ".partial" for file in sorted(place.iterdir())]
+    found = [path.parent for path in (folder / "runs").rglob("fold*/*/*/metrics.json")]
+    found = [place for place in found if place.suffix != ".partial" and ".grid" not in place.parts]
+    inside = [file for place in found for file in sorted(place.iterdir())]
     return [file for file in inside if file.name != "run.ipynb"]  # a grid copies it afterwards
 
 
@@ -281,20 +282,20 @@ def trial(job: Job, kills: int, rng: np.random.Generator, scratch: Path) -> Outc
     expected = job.results(whole)
     while outcome.kills < kills:
         folder = fresh(f"killed-{outcome.ends}")
-        killed, number = True, 0
+        killed, number, first = True, 0, time.monotonic()
         while killed:
             delay = rng.uniform(0, usual) if outcome.kills < kills else None
-            before, began = digests(job.finished(folder)), time.monotonic()
+            before = digests(job.finished(folder))
             killed = in_fork(partial(job.work, folder, number), delay, group=job.in_groups)
             number += 1
             outcome.kills += killed
-            usual = usual if killed else time.monotonic() - began
             check_whole(folder)
             after = digests(job.finished(folder))
             if lost := [file for file, digest in before.items() if after.get(file) != digest]:
                 raise SystemExit(
                     f"{lost[0]}: was finished, and is lost or changed after kill {outcome.kills}"
                 )
+        usual = time.monotonic() - first
         compare(job.results(folder), expected)
         if left := [file for file in folder.rglob(".*") if is_leftover(file)]:
             raise SystemExit(f"{left[0]}: a temporary file is left at the end")
