@@ -34,9 +34,10 @@ from mixsup_lib.check_data import check_cohort  # noqa: E402
 from mixsup_lib.cohort import find_cohort  # noqa: E402
 from mixsup_lib.config import make_config  # noqa: E402
 from mixsup_lib.errors import DataError, MixsupError, SettingError  # noqa: E402
+from mixsup_lib.examples import read_examples  # noqa: E402
 from mixsup_lib.files import check_sums, read_yaml  # noqa: E402
 from mixsup_lib.protocol import read_split  # noqa: E402
-from mixsup_lib.run_records import collect, read_examples, read_history  # noqa: E402
+from mixsup_lib.run_records import collect, read_history  # noqa: E402
 from mixsup_lib.runs import load_network, load_run, run  # noqa: E402
 from mixsup_lib.scenario import read_scenario  # noqa: E402
 from mixsup_lib.slice_labels import FILE_NAME, read_slice_labels  # noqa: E402
