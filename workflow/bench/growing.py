@@ -16,9 +16,10 @@ from mixsup_lib.cohort import Cohort
 from mixsup_lib.compute import set_up
 from mixsup_lib.config import RunConfig, make_config
 from mixsup_lib.files import atomic_path, write_json
+from mixsup_lib.run_network import build_network, network_input
 from mixsup_lib.sampling import BatchSampler
 from mixsup_lib.store import SliceStore
-from mixsup_lib.training import Trainer, build_network, network_input
+from mixsup_lib.training import Trainer
 from mixsup_lib.training_slices import TrainingSlices
 
 ROW = "ten times the patients"

@@ -13,8 +13,9 @@ from bench.turns import Way, take_turns
 from mixsup_lib.compute import bfloat16_pays, set_up
 from mixsup_lib.config import RunConfig, make_config
 from mixsup_lib.losses import classification_loss, joint_loss, segmentation_loss
+from mixsup_lib.run_network import build_network, network_input
 from mixsup_lib.sampling import Batch
-from mixsup_lib.training import Trainer, build_network, network_input
+from mixsup_lib.training import Trainer
 
 ROW = "training step"
 
