@@ -352,7 +352,8 @@ def test_axes_of_a_few_lines_do_not_make_millions_of_runs(tmp_path):
 @pytest.mark.parametrize(
     "wrong",
     [{"preset": ["tiny"]}, {"supervision": {}}, {"learning_rate": float("nan")}, {"momentum": float("nan")},
-     {"window": (0, 48)}, {"input_size": -1}, {"target_weights": (float("inf"), 1.0)}, {"a": [[list(range(9999))]]}],
+     {"window": (0, 48)}, {"input_size": -1}, {"target_weights": (float("inf"), 1.0)}, {"a": [[list(range(9999))]]},
+     {"split_lists": ""}],
 )  # fmt: skip
 def test_values_of_the_wrong_kind_are_refused_in_a_short_sentence(wrong):
     with pytest.raises(SettingError, match=next(iter(wrong))) as caught:
