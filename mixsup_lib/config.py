@@ -25,6 +25,9 @@ Task = Literal["whole_tumor", "tumor_core", "enhancing_core", "multiclass"]
 LOCATION = ("cohort", "out", "stores", "preset", "task", "n_fa", "n_wa", "fold", "supervision", "seed")
 """Settings that name a run folder by themselves; all others go into its hash."""
 
+FOLDERS = ("cohort", "out", "stores", "split_lists")
+"""Settings that name a folder."""
+
 WITHOUT_EFFECT = ("device", "compile", "feed", "checkpoint_seconds", "progress")
 """Settings that do not belong to the experiment: two runs that differ only here share a folder."""
 
@@ -144,6 +147,10 @@ class RunConfig(BaseModel):
         if not isinstance(values, Mapping):
             return values
         filled = dict(values)
+        if empty := [
+            name for name in FOLDERS if filled.get(name) == ""
+        ]:  # Path would take it for the working folder
+            raise ValueError(f"{empty[0]} is empty, expected a folder")
         choices = {name: value for name, value in filled.items() if isinstance(value, str)}
         preset = PRESETS.get(choices.get("preset", "tiny"), {})
         filled.update({name: value for name, value in preset.items() if filled.get(name) is None})

@@ -43,19 +43,56 @@ from mixsup_lib.scenario import read_scenario  # noqa: E402
 from mixsup_lib.slice_labels import FILE_NAME, read_slice_labels  # noqa: E402
 from mixsup_lib.slices import prepare  # noqa: E402
 
-QUICK = 150
+QUICK = 5 * len(fuzz.KINDS)
 
 
-def test_damaged_inputs_of_every_kind_are_read_right_or_refused(tmp_path):
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory):
+    """Runs cases of a seed on sound inputs that are written once."""
+    root = tmp_path_factory.mktemp("fuzz")
+    return lambda cases, seed: fuzz.fuzz(cases, seed, 1, root / "work", root / "kept", say=lambda text: None)
+
+
+def test_damaged_inputs_of_every_kind_are_read_right_or_refused(fuzzed):
     """The first cases of `python workflow/fuzz.py --seed 7`; `--case N` repeats one."""
-    outcomes = fuzz.fuzz(
-        list(range(QUICK)), 7, 1, tmp_path / "work", tmp_path / "kept", say=lambda text: None
-    )
+    outcomes = fuzzed(list(range(QUICK)), 7)
     defects = [f"case {o.case}, {o.kind}, {o.file}: {o.what}: {o.detail}" for o in outcomes if o.defect]
     assert defects == []
     assert len(outcomes) == QUICK and {o.kind for o in outcomes} == set(fuzz.KINDS)
     assert {o.what for o in outcomes} == {"accepted", "refused"}
     assert max(o.megabytes for o in outcomes) < 1000
+
+
+def test_the_fuzzer_sees_what_it_is_there_to_see(fuzzed, monkeypatch):
+    """Readers that guess, fail, hang or take too much memory, put in the place of the real one."""
+    name = "TIFF that claims to be huge"
+    case, real = list(fuzz.KINDS).index(name), fuzz.KINDS[name]
+
+    def outcome(reader):
+        monkeypatch.setattr(fuzz, "KINDS", {**fuzz.KINDS, name: real._replace(read=reader)})
+        return fuzzed([case], 0)[0].what
+
+    def on_damage(act):
+        """Sound inputs are read as ever."""
+        return lambda folder: act() if "sound" not in folder.parts else {"": []}
+
+    def hang():
+        while True:
+            pass
+
+    def refuse(text):
+        raise DataError(text)
+
+    assert outcome(real.read) == "refused"
+    assert outcome(on_damage(lambda: {"": [], "nobody": None})) == "silently wrong"
+    assert outcome(on_damage(lambda: 1 / 0)) == "traceback"
+    assert outcome(on_damage(lambda: np.zeros(2**31, np.uint8))) == "too much memory"
+    assert outcome(on_damage(lambda: refuse("this\nis no sentence"))) == "more than a line"
+    assert (
+        outcome(on_damage(lambda: refuse("Something is wrong."))) == "a sentence that does not name the file"
+    )
+    monkeypatch.setattr(fuzz, "CPU_SECONDS", 1)
+    assert outcome(on_damage(hang)) == "hang"
 
 
 @pytest.fixture
@@ -316,7 +353,8 @@ def test_axes_of_a_few_lines_do_not_make_millions_of_runs(tmp_path):
 @pytest.mark.parametrize(
     "wrong",
     [{"preset": ["tiny"]}, {"supervision": {}}, {"learning_rate": float("nan")}, {"momentum": float("nan")},
-     {"window": (0, 48)}, {"input_size": -1}, {"target_weights": (float("inf"), 1.0)}, {"a": [[list(range(9999))]]}],
+     {"window": (0, 48)}, {"input_size": -1}, {"target_weights": (float("inf"), 1.0)}, {"a": [[list(range(9999))]]},
+     {"split_lists": ""}],
 )  # fmt: skip
 def test_values_of_the_wrong_kind_are_refused_in_a_short_sentence(wrong):
     with pytest.raises(SettingError, match=next(iter(wrong))) as caught:

@@ -230,6 +230,8 @@ def not_a_sentence(text: str, path: Path) -> str | None:
 
 def start(case: int, seed: int, material: Path, root: Path, sound: dict) -> int:
     """Fork a process for one case; returns its id. The outcome goes to a file, as the process may not live to tell."""
+    for ending in ("json", "txt"):
+        (root / f"{case}.{ending}").unlink(missing_ok=True)
     pid = os.fork()
     if pid:
         return pid
@@ -280,11 +282,11 @@ def fuzz(
     """Run the cases, `jobs` at a time."""
     material = make_material(root)
     sound = {}
-    for kind in KINDS.values():
+    for kind in {list(KINDS.values())[case % len(KINDS)] for case in cases}:
         key = kind.material, kind.read.__name__
         if key not in sound:
             work = root / "sound" / kind.read.__name__ / kind.material
-            shutil.copytree(material / kind.material, work)
+            shutil.copytree(material / kind.material, work, dirs_exist_ok=True)
             link = work.with_name("ten")
             if kind.read is inputs.read_store and not link.exists():
                 link.symlink_to(material / "ten")
@@ -294,21 +296,20 @@ def fuzz(
         while waiting and len(running) < jobs:
             case = waiting.pop()
             running[start(case, seed, material, root, sound)] = (case, time.monotonic())
-        pid, status, usage = os.wait4(-1, os.WNOHANG)
-        if pid in running:
-            case, began = running.pop(pid)
-            outcome = finish(case, status, usage, time.monotonic() - began, root)
-            outcomes.append(outcome)
-            if outcome.defect:
-                keep(outcome, seed, root, kept)
-                say(
-                    f"case {case} ({outcome.kind}): {outcome.what}: {outcome.detail.strip().splitlines()[-1][:300]}"
-                )
-            shutil.rmtree(root / str(case), ignore_errors=True)
-            continue
-        for pid, (_, began) in running.items():
+        for pid, (case, began) in list(running.items()):
             if time.monotonic() - began > WALL_SECONDS:
                 os.kill(pid, signal.SIGKILL)
+            ended, status, usage = os.wait4(pid, os.WNOHANG)
+            if ended:
+                del running[pid]
+                outcome = finish(case, status, usage, time.monotonic() - began, root)
+                outcomes.append(outcome)
+                if outcome.defect:
+                    keep(outcome, seed, root, kept)
+                    say(
+                        f"case {case} ({outcome.kind}): {outcome.what}: {outcome.detail.strip().splitlines()[-1][:300]}"
+                    )
+                shutil.rmtree(root / str(case), ignore_errors=True)
         time.sleep(0.002)
     return sorted(outcomes)
 
@@ -316,6 +317,8 @@ def fuzz(
 def make_material(root: Path) -> Path:
     """The sound inputs, written by a process of its own: threads of this one would not survive a fork."""
     material = root / "material"
+    if material.exists():
+        return material
     writer = multiprocessing.get_context("spawn").Process(target=inputs.write_material, args=(material,))
     writer.start()
     writer.join()
