@@ -55,7 +55,14 @@ MEMORY = Path("/dev/shm")
 TRAINING = {"iterations": 30, "batch_norm_batches": 3, "checkpoint_seconds": 1e-9}
 """A checkpoint after every iteration, so that many kills fall into its writing."""
 
-DEPENDS_ON_TIME = {"provenance.json", "checkpoint.pt", "examples.npz", "config.json", "metrics.json"}
+DEPENDS_ON_TIME = {
+    "provenance.json",
+    "SHA256SUMS",
+    "checkpoint.pt",
+    "examples.npz",
+    "config.json",
+    "metrics.json",
+}
 """Not compared as bytes: they hold times, dates inside an archive, or the folder of the job."""
 
 
