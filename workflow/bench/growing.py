@@ -21,7 +21,7 @@ from mixsup_lib.store import SliceStore
 from mixsup_lib.training import Trainer, build_network, network_input
 from mixsup_lib.training_slices import TrainingSlices
 
-ROW = "ten times the patients"
+ROW = "a growing store"
 ANNOTATED = 5
 
 
