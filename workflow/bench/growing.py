@@ -22,7 +22,7 @@ from mixsup_lib.store import SliceStore
 from mixsup_lib.training import Trainer
 from mixsup_lib.training_slices import TrainingSlices
 
-ROW = "ten times the patients"
+ROW = "a growing store"
 ANNOTATED = 5
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from bench.turns import Turns
@@ -58,12 +59,12 @@ class Figure:
     def line(self) -> str:
         """What the runner prints."""
         against = f" against {self.against}" if self.against else ""
-        values = (
-            f" ({_number(self.ours_value)} to {_number(self.against_value)} {self.unit})" if against else ""
-        )
+        values = ""
+        if not pd.isna(self.against_value):
+            values = f" ({_number(self.ours_value)} and {_number(self.against_value)} {self.unit})"
         goal = "at least" if self.measure in (FASTER, EQUAL) else "at most"
         aim = f"; {goal} {self.reach:g} was aimed at: {self.reached}" if self.reached else ""
-        return f"{self.row}: {self.ours}{against}: {_number(self.figure)} {self.measure}{values}{aim}"
+        return f"{self.row}: {self.ours}{against}: {said(self.figure, self.measure)}{values}{aim}"
 
 
 def compare(
@@ -138,12 +139,19 @@ def to_text(table: pd.DataFrame) -> str:
     for entry in table.itertuples():
         goal = "at least" if entry.measure in (FASTER, EQUAL) else "at most"
         aim = "" if pd.isna(entry.reach) else f"{goal} {entry.reach:g}: {entry.reached}"
-        rows.append((entry.row, entry.ours, entry.against, f"{_number(entry.figure)} {entry.measure}", aim))
+        rows.append((entry.row, entry.ours, entry.against, said(entry.figure, entry.measure), aim))
     shown = pd.DataFrame(rows, columns=["what", "ours", "against", "figure", "aimed at"])
     where = f"{first['cpu']}, {first['cores']} cores, torch {first['torch']}, MONAI {first['monai']}, {first['date']}"
     return f"{where} (commit {first['commit']}):\n\n{to_markdown(shown)}"
 
 
-def _number(value: float) -> str:
-    """Three significant digits, no exponent."""
-    return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 100 else f"{value:.0f}"
+def said(figure: float, measure: str) -> str:
+    """For example "3.42 times faster"; labels that are nearly all equal get more digits."""
+    return f"{_number(figure, 7 if measure == EQUAL else 3)} {measure}"
+
+
+def _number(value: float, digits: int = 3) -> str:
+    """So many significant digits, no exponent, whole numbers whole."""
+    if abs(value) >= 10 ** (digits - 1):
+        return f"{value:.0f}"
+    return np.format_float_positional(value, precision=digits, fractional=False, trim="-")

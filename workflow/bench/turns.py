@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, get_start_method, set_start_method
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def _in_a_process(way: Way) -> Iterator[Turn]:
     ours, theirs = context.Pipe()
     before = {name: os.environ.get(name) for name in THREAD_SETTINGS}
     os.environ.update(dict.fromkeys(THREAD_SETTINGS, str(way.threads)))
-    process = context.Process(target=_serve, args=(theirs, way))
+    process = context.Process(target=_serve, args=(theirs, way, get_start_method()))
     try:
         process.start()
     finally:
@@ -108,8 +108,11 @@ def _in_a_process(way: Way) -> Iterator[Turn]:
             process.kill()
 
 
-def _serve(connection: Connection, way: Way) -> None:
+def _serve(connection: Connection, way: Way, start_method: str) -> None:
     """In the way's process: make it, then do a turn each time the pipe says so, until it closes."""
+    set_start_method(
+        start_method, force=True
+    )  # of processes that the way starts: the system's own, not spawn
     try:
         once = way.make(**way.settings)
         while True:
