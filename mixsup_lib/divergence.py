@@ -75,7 +75,7 @@ def save_batches(path: Path, error: TrainingDivergedError, table: pd.DataFrame) 
     annotated = np.concatenate([np.arange(len(b.rows)) < len(b.labels) for b in error.batches])
     rows = np.concatenate([batch.rows for batch in error.batches])
     shown = table.iloc[rows]
-    content = {name: np.concatenate([getattr(b, name) for b in error.batches]) for name in _OF_BATCH}
+    content = {name: np.concatenate([_array(getattr(b, name)) for b in error.batches]) for name in _OF_BATCH}
     content |= {"batch": np.repeat(np.arange(len(sizes)), sizes), "row": rows, "losses": error.losses}
     content |= {"patient": shown["patient"].to_numpy(str), "z": shown["z"].to_numpy()}
     content["label"] = np.where(annotated, np.cumsum(annotated) - 1, -1)
@@ -87,3 +87,8 @@ def save_batches(path: Path, error: TrainingDivergedError, table: pd.DataFrame) 
 
 
 _OF_BATCH = ("images", "labels", "presence")
+
+
+def _array(values: np.ndarray | torch.Tensor) -> np.ndarray:
+    """Batches of `feed` hold tensors, on a GPU those of its memory."""
+    return values.cpu().numpy() if isinstance(values, torch.Tensor) else values

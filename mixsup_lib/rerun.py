@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from mixsup_lib.cohort import find_cohort
 from mixsup_lib.compute import choose_device, choose_precision
@@ -19,6 +17,7 @@ from mixsup_lib.errors import DataError, SettingError
 from mixsup_lib.provenance import labels_fingerprint
 from mixsup_lib.run_records import read_provenance
 from mixsup_lib.runs import load_run, open_store, run, run_folder, split_of
+from mixsup_lib.saved_state import load_weights
 
 TOLERANCE = 5.0
 """Dice points by which the mean of a region may move where the machine, the precision or a version differs.
@@ -151,7 +150,7 @@ def _repeated(
 def compare_runs(first: str | Path, second: str | Path) -> Comparison:
     """Weights, tables and provenance of two finished runs side by side."""
     folders = [Path(first), Path(second)]
-    one, other = (_weights(folder) for folder in folders)
+    one, other = (load_weights(folder) for folder in folders)
     metrics = [load_run(folder)[1] for folder in folders]
     records = [read_provenance(folder) for folder in folders]
     results = [metric.model_dump(exclude={"config"}) for metric in metrics]
@@ -180,13 +179,6 @@ def differences(first: dict, second: dict, names: tuple[str, ...]) -> list[str]:
         elif name == "commit" and str(old).endswith("-dirty"):
             found.append(f"commit: {old}, both with uncommitted changes")
     return found
-
-
-def _weights(folder: Path) -> dict:
-    try:
-        return load_file(folder / "weights.safetensors")
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{folder / 'weights.safetensors'}: cannot be read ({error}); restore it.") from None
 
 
 def _dice_table(folders: list[Path], means: list[dict[str, float | None]]) -> pd.DataFrame:

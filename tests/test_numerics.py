@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from test_losses import BINARY, MULTICLASS, make_batch
@@ -10,7 +13,7 @@ from test_training import assert_same, trainer, weights
 
 from mixsup_lib.cohort import find_cohort
 from mixsup_lib.config import make_config
-from mixsup_lib.divergence import FILE_NAME, TrainingDivergedError
+from mixsup_lib.divergence import FILE_NAME, TrainingDivergedError, save_batches
 from mixsup_lib.errors import MixsupError
 from mixsup_lib.frames import foreground_mask
 from mixsup_lib.losses import classification_loss, joint_loss, segmentation_loss
@@ -194,6 +197,35 @@ def test_a_state_that_is_not_finite_is_neither_saved_nor_finished(run_settings, 
     ):
         broken.save()
     assert broken.checkpoint.read_bytes() == good
+
+
+class OnGpu(torch.Tensor):
+    """Like a tensor in a GPU's memory: NumPy cannot read it, only a copy."""
+
+    def __array__(self, *args, **options):
+        raise TypeError("can't convert cuda device type tensor to numpy")
+
+    def numpy(self, *args, **options):
+        raise TypeError("can't convert cuda device type tensor to numpy")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_batches_that_lie_on_a_gpu_are_saved_as_those_in_memory(run_settings, tmp_path):
+    trained = trainer(run_settings)
+    batch, table = trained.sampler.draw(), pd.DataFrame({"patient": ["p"] * 999, "z": range(999)})
+    names = ("images", "labels", "presence")
+    there = replace(batch, **{n: torch.as_tensor(getattr(batch, n)).as_subclass(OnGpu) for n in names})
+    saved = []
+    for number, one in enumerate((batch, there)):
+        error = TrainingDivergedError("The loss became nan.", [one], np.full((1, 3), np.nan, np.float32))
+        save_batches(tmp_path / f"{number}.npz", error, table)
+        saved.append(dict(np.load(tmp_path / f"{number}.npz", allow_pickle=False)))
+    assert saved[0].keys() == saved[1].keys()
+    assert all(
+        np.array_equal(saved[0][name], saved[1][name], equal_nan=name == "losses") for name in saved[0]
+    )
 
 
 def test_batch_norm_statistics_that_are_not_finite_are_no_result(run_settings):

@@ -82,6 +82,7 @@ def test_one_bit_of_a_weight_is_seen_and_only_another_machine_excuses_it(pair, c
     first = next(name for name, tensor in weights.items() if tensor.is_floating_point())
     weights[first].view(-1)[0] *= 1 + 2**-23
     save_file(weights, copy / "weights.safetensors")
+    write_sums(copy, RECORDS)
     if cpu:
         change(copy, "provenance.json", lambda record: record.update(cpu=cpu))
     comparison = compare_runs(*pair)

@@ -17,9 +17,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pandas as pd
 from bench import batches, growing, preparing, segmenting, starting, training_step
 from bench.sizes import FULL, TINY, Sizes
-from bench.table import RESULTS, Figure, file_name, provenance, recorded, to_frame, to_text
+from bench.table import RESULTS, Figure, file_name, in_short, provenance, recorded, to_frame, to_text
 from record import record
 
 from mixsup_lib.errors import MixsupError
@@ -33,7 +34,6 @@ ROWS = {
     "start-up": starting.measure,
     "growing": growing.measure,
 }
-DOCUMENTS = (Path("README.md"), Path("docs/performance.md"))
 NAME = "speed"
 
 
@@ -70,10 +70,15 @@ def write_down() -> None:
     tables = recorded()
     if not tables:
         raise MixsupError(f"{RESULTS}: holds no bench-*.csv of a CPU; run `make bench` first.")
-    text = "\n\n".join(to_text(table) for table in tables)
-    for document in DOCUMENTS:
+    for document, text in texts(tables).items():
         record(NAME, text, document)
         print(document)
+
+
+def texts(tables: list[pd.DataFrame]) -> dict[Path, str]:
+    """What stands between the markers of each document: a short table in the README, all figures in docs."""
+    whole = "\n\n".join(to_text(table) for table in tables)
+    return {Path("README.md"): in_short(tables), Path("docs/performance.md"): whole}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.sizes import Sizes
-from bench.table import COST, Figure, compare
+from bench.table import COST, Figure, compare, compare_memory
 from bench.turns import Way, take_turns
 from mixsup_lib import paper
 from mixsup_lib.cohort import Cohort
@@ -123,18 +123,7 @@ def measure(sizes: Sizes, folder: Path, *, apart: bool = True) -> Iterator[Figur
         turns = take_turns(ways, sizes.step_turns, apart=apart)
         for way in ways[1:]:
             yield compare(turns, f"{ROW}, {what}", way.name, ways[0].name, COST, reach=1.1)
-        few, many = (turns.memory[way.name].get("own", float("nan")) for way in (ways[0], ways[-1]))
-        yield Figure(
-            row=f"{ROW}, memory of {what}",
-            ours=ways[-1].name,
-            against=ways[0].name,
-            ours_value=many,
-            against_value=few,
-            unit="MB",
-            figure=many / few,
-            measure=COST,
-            reach=1.1,
-            note="without the mapped file",
-        )
+        row, note = f"{ROW}, memory of {what}", "without the mapped file"
+        yield compare_memory(turns, row, ways[-1].name, ways[0].name, "own", reach=1.1, note=note)
     for store in stores.values():
         shutil.rmtree(store)

@@ -10,7 +10,7 @@ import numpy as np
 
 from bench.scans import copies, phantom
 from bench.sizes import Sizes
-from bench.table import COST, FASTER, Figure, compare
+from bench.table import COST, FASTER, Figure, compare, compare_memory
 from bench.turns import Way, take_turns
 from mixsup_lib.config import make_config
 from mixsup_lib.slices import prepare
@@ -82,15 +82,4 @@ def _memory(sizes: Sizes, folder: Path, grid: dict) -> Figure:
         for n in sizes.memory_patients
     ]
     turns = take_turns(ways, 0)
-    few, many = (turns.memory[way.name].get("peak", float("nan")) for way in ways)
-    return Figure(
-        row=f"{ROW}, memory",
-        ours=ways[1].name,
-        against=ways[0].name,
-        ours_value=many,
-        against_value=few,
-        unit="MB",
-        figure=many / few,
-        measure=COST,
-        reach=1.05,
-    )
+    return compare_memory(turns, f"{ROW}, memory", ways[1].name, ways[0].name, "peak", reach=1.05)

@@ -91,6 +91,22 @@ def compare(
     )
 
 
+def compare_memory(turns: Turns, row: str, ours: str, against: str, kind: str, **rest) -> Figure:
+    """What `ours` holds in times of `against`; `kind`: "peak" or "own" of `Turns.memory`."""
+    held = {way: turns.memory[way].get(kind, float("nan")) for way in (ours, against)}
+    return Figure(
+        row=row,
+        ours=ours,
+        against=against,
+        ours_value=held[ours],
+        against_value=held[against],
+        unit="MB",
+        figure=held[ours] / held[against],
+        measure=COST,
+        **rest,
+    )
+
+
 def provenance() -> dict[str, str | int]:
     """Code, versions, machine and day, for each line of the table."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
@@ -143,6 +159,26 @@ def to_text(table: pd.DataFrame) -> str:
     shown = pd.DataFrame(rows, columns=["what", "ours", "against", "figure", "aimed at"])
     where = f"{first['cpu']}, {first['cores']} cores, torch {first['torch']}, MONAI {first['monai']}, {first['date']}"
     return f"{where} (commit {first['commit']}):\n\n{to_markdown(shown)}"
+
+
+def in_short(tables: list[pd.DataFrame]) -> str:
+    """What the README shows: each row's first figure with an aim, a column per machine, in Markdown."""
+    lines, names = {}, []
+    for number, table in enumerate(tables, start=1):
+        first = table.iloc[0]
+        name = (
+            first["cpu"]
+            if len({one["cpu"][0] for one in tables}) == len(tables)
+            else f"{first['cpu']} ({number})"
+        )
+        names.append(name)
+        aims = table[table["reach"].notna()].drop_duplicates("row")
+        for entry in aims.itertuples():
+            against = f" against {entry.against}" if entry.against else ""
+            line = lines.setdefault(entry.row, {"what": f"{entry.row}: {entry.ours}{against}"})
+            line[name] = said(entry.figure, entry.measure)
+    shown = pd.DataFrame(lines.values(), columns=["what", *names]).fillna("")
+    return to_markdown(shown)
 
 
 def said(figure: float, measure: str) -> str:

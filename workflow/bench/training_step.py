@@ -104,7 +104,7 @@ def measure(sizes: Sizes, *, apart: bool = True) -> Iterator[Figure]:
         ways = [
             Way("as the preset runs it", ours, settings, threads),
             Way("the same network, plain float32", plain, settings, threads),
-            Way("MONAI BasicUNet", basic_unet, settings, threads),
+            Way("MONAI BasicUNet (one pooling more, no branch)", basic_unet, settings, threads),
         ]
         if fast:
             float32 = config.model_copy(update={"precision": "float32"})
