@@ -27,16 +27,10 @@ def provenance(
 
     With the settings in metrics.json it is enough to repeat the run (`rerun`).
     """
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-    )
     unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there, in KiB elsewhere
     packages = ("torch", "numpy", "pandas", "nibabel", "scipy")
     return {
-        "commit": commit.stdout.strip() or None,
+        "commit": commit(),
         "mixsup_lib": __version__,
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
@@ -68,6 +62,16 @@ def labels_fingerprint(store: SliceStore, split: Split) -> str:
         rows = labels[labels["patient"].isin(split.weak)].sort_values(list(labels.columns))
         digest.update(rows.to_csv(index=False).encode())
     return digest.hexdigest()[:16]
+
+
+def commit() -> str | None:
+    """The code's commit, "-dirty" behind it where it has uncommitted changes; None where git does not tell."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.strip() or None
 
 
 def cpu_model() -> str:

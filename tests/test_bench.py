@@ -65,7 +65,9 @@ def test_all_networks_of_the_step_train_and_ours_is_the_plain_one():
     made = [make(config()) for make in (training_step.ours, training_step.plain, training_step.basic_unet)]
     fast, plain, monai = ([step() for _ in range(8)] for step in made)
     assert fast[0] == pytest.approx(plain[0], rel=1e-5)
-    assert fast[1] == pytest.approx(plain[1], rel=1e-3)  # Adam divides by the gradient and magnifies its rounding
+    assert fast[1] == pytest.approx(
+        plain[1], rel=1e-3
+    )  # Adam divides by the gradient and magnifies its rounding
     assert monai[-1] < monai[0] and fast[-1] < fast[0]
 
 

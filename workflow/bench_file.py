@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from datetime import UTC, datetime
-from pathlib import Path
 
 import torch
 
-from mixsup_lib.provenance import cpu_model
+from mixsup_lib.provenance import commit, cpu_model
 
 
 def device_name() -> str:
@@ -17,22 +15,17 @@ def device_name() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_model()
 
 
-def device_slug() -> str:
-    """The device's name as part of a file name."""
-    return re.sub(r"[^A-Za-z0-9]+", "-", device_name()).strip("-").lower()
+def slug(device: str) -> str:
+    """A device's name as part of a file name."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", device).strip("-").lower()
 
 
 def code_version() -> dict[str, str]:
     """Device, PyTorch, commit (empty without git) and time, for each row of a table."""
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-        )
-        commit = done.stdout.strip()
-    except OSError:
-        commit = ""
     finished = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"device": device_name(), "torch": torch.__version__, "commit": commit, "finished": finished}
+    return {
+        "device": device_name(),
+        "torch": torch.__version__,
+        "commit": commit() or "",
+        "finished": finished,
+    }

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
-from bench_file import code_version, device_slug
+from bench_file import code_version, device_name, slug
 
 from mixsup_lib.cohort import find_cohort
 from mixsup_lib.compute import set_up
@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             name: yaml.safe_load(value) for name, _, value in (text.partition("=") for text in call.set)
         }
         device, _ = set_up(make_config(cohort=call.cohort, **SMALL | settings))
-        table = call.out / f"equal-dice-{device_slug()}.csv"
+        table = call.out / f"equal-dice-{slug(device_name())}.csv"
         ways = ways_of(device)
         frame = measure(
             table, call.cohort, seeds=call.seeds, ways=ways, minutes=call.minutes, settings=settings

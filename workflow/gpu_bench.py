@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
-from bench_file import code_version, device_slug
+from bench_file import code_version, device_name, slug
 from gpu_rows import PARTS, REHEARSAL, Sizes, unmeasured
 
 from mixsup_lib.config import make_config
@@ -159,14 +159,14 @@ def _rows(call: argparse.Namespace) -> int:
     sizes = replace(
         REHEARSAL if call.rehearse else Sizes(), **{k: v for k, v in given.items() if v is not None}
     )
-    name = "bench-gpu-unmeasured" if call.rehearse else f"bench-gpu-{device_slug()}"
+    name = "bench-gpu-unmeasured" if call.rehearse else f"bench-gpu-{slug(device_name())}"
     measure_rows(call.parts or list(PARTS), sizes, call.out / f"{name}.csv")
     return 0
 
 
 def _train(call: argparse.Namespace) -> int:
     settings = {name: yaml.safe_load(value) for name, _, value in (text.partition("=") for text in call.set)}
-    table = call.out / f"train-{call.cohort.resolve().name}-{device_slug()}.csv"
+    table = call.out / f"train-{call.cohort.resolve().name}-{slug(device_name())}.csv"
     train(call.cohort, call.folds, call.minutes, settings, table)
     return 0
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
-import subprocess
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -13,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from bench_file import slug
 
 from bench.turns import Turns
 from mixsup_lib import __version__
-from mixsup_lib.provenance import cpu_model
+from mixsup_lib.provenance import commit, cpu_model
 from mixsup_lib.wording import to_markdown
 
 RESULTS = Path("data/results")
@@ -109,15 +108,9 @@ def compare_memory(turns: Turns, row: str, ours: str, against: str, kind: str, *
 
 def provenance() -> dict[str, str | int]:
     """Code, versions, machine and day, for each line of the table."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
-        commit = done.stdout.strip()
-    except OSError:
-        commit = ""
     packages = {name: version(name) for name in ("torch", "monai", "numpy", "nibabel")}
     return {
-        "commit": commit or "unknown",
+        "commit": commit() or "unknown",
         "mixsup_lib": __version__,
         "python": platform.python_version(),
         **packages,
@@ -135,7 +128,7 @@ def to_frame(figures: list[Figure], where: dict[str, str | int]) -> pd.DataFrame
 
 def file_name(cpu: str) -> str:
     """bench-<model of the CPU>.csv."""
-    return f"bench-{re.sub(r'[^A-Za-z0-9]+', '-', cpu).strip('-').lower()}.csv"
+    return f"bench-{slug(cpu)}.csv"
 
 
 def recorded(folder: Path = RESULTS) -> list[pd.DataFrame]:
