@@ -137,8 +137,16 @@ def test_resume_after_a_kill_gives_bit_identical_weights(run_settings, tmp_path,
     assert history == whole.history
 
 
+@pytest.fixture
+def ctrl_c():
+    """SIGINT as in a terminal: a process started in the background of a script ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_ctrl_c_in_the_middle_of_an_iteration_leaves_a_checkpoint_that_resumes_bit_identically(
-    run_settings, tmp_path
+    run_settings, tmp_path, ctrl_c
 ):
     whole = trainer(run_settings)
     whole.run()
@@ -163,7 +171,7 @@ def test_ctrl_c_in_the_middle_of_an_iteration_leaves_a_checkpoint_that_resumes_b
     assert_same(weights(whole), weights(resumed))
 
 
-def test_a_second_ctrl_c_stops_at_once_and_saves_nothing_half_done(run_settings, tmp_path):
+def test_a_second_ctrl_c_stops_at_once_and_saves_nothing_half_done(run_settings, tmp_path, ctrl_c):
     stopped = trainer(run_settings)
     stopped.checkpoint = tmp_path / "checkpoint.pt"
 

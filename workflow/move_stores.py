@@ -9,21 +9,24 @@ of all files agree. Contents, and with them the fingerprints of finished runs, s
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 from mixsup_lib.cohort import find_cohort
 from mixsup_lib.errors import MixsupError
-from mixsup_lib.files import write_json
+from mixsup_lib.store import read_description, write_description
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def move(description: Path, cohort: Path) -> bool:
     """Make the store described by `store.json` that of the folder `cohort`; False if its files are not those."""
-    content = json.loads(description.read_text(encoding="utf-8"))
-    files = {patient.id: patient.image_files for patient in find_cohort(cohort).patients}
+    folder, files = (
+        description.parent,
+        {patient.id: patient.image_files for patient in find_cohort(cohort).patients},
+    )
+    if (content := read_description(folder)) is None:
+        return False
     for entry in content["patients"]:
         now = [
             [file.name, file.stat().st_size, file.stat().st_mtime_ns]
@@ -32,9 +35,11 @@ def move(description: Path, cohort: Path) -> bool:
         if [state[:2] for state in now] != [state[:2] for state in entry["files"]]:
             return False
         entry["files"] = now
-    content["settings"]["cohort"] = str(cohort.resolve())
-    write_json(description, content)
-    return len(content["patients"]) == len(files)
+    if len(content["patients"]) != len(files):
+        return False
+    settings = {**content["settings"], "cohort": str(cohort.resolve())}
+    write_description(folder, settings, content["patients"])
+    return True
 
 
 def main(root: Path = ROOT) -> int:
