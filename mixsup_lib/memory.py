@@ -11,8 +11,9 @@ KEPT_BYTES = 2**30
 def keep_freed_memory() -> bool:
     """Keep up to 1 GiB of freed memory in this process; False where its C library is not glibc, which changes nothing.
 
-    Left alone, glibc returns every large array to the system, which hands it out again page by page and zeroed:
-    a tenth of a training step and a third of preparing a patient. What the process needs at most stays the same.
+    Left alone, glibc returns every large array to the system, which hands it out again page by page and zeroed. What
+    that costs a training step and preparing a patient, and how much more memory keeping it needs at most, are rows of
+    `make bench`.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

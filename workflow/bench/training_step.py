@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from bench.sizes import Sizes
-from bench.table import FASTER, Figure, compare
+from bench.table import FASTER, Figure, compare, compare_memory
 from bench.turns import Way, take_turns
+from mixsup_lib import compute
 from mixsup_lib.compute import bfloat16_pays, set_up
 from mixsup_lib.config import RunConfig, make_config
 from mixsup_lib.losses import classification_loss, joint_loss, segmentation_loss
@@ -43,6 +44,12 @@ def ours(config: RunConfig) -> Callable[[], float]:
     trainer = Trainer(network, SameBatch(config), config, frames, device, precision)
     network.train()
     return lambda: trainer.step()[1]
+
+
+def giving_back(config: RunConfig) -> Callable[[], float]:
+    """Ours, but freed memory goes back to the system (`mixsup_lib.memory`)."""
+    compute.keep_freed_memory = lambda: False
+    return ours(config)
 
 
 def plain(config: RunConfig) -> Callable[[], float]:
@@ -104,17 +111,24 @@ def measure(sizes: Sizes, *, apart: bool = True) -> Iterator[Figure]:
         ways = [
             Way("as the preset runs it", ours, settings, threads),
             Way("the same network, plain float32", plain, settings, threads),
+            Way("freed memory given back", giving_back, settings, threads),
             Way("MONAI BasicUNet (one pooling more, no branch)", basic_unet, settings, threads),
         ]
         if fast:
             float32 = config.model_copy(update={"precision": "float32"})
             ways.append(Way("float32, channels_last", ours, {"config": float32}, threads))
         turns = take_turns(ways, sizes.step_turns, apart=apart)
-        for other in ways[1:3]:
+        row = f"{ROW}, {threads} thread{'s' * (threads > 1)}"
+        yield compare(
+            turns, f"{row}, keeping freed memory", ways[0].name, ways[2].name, FASTER, threads=threads
+        )
+        if apart:
+            yield compare_memory(turns, f"{row}, memory", ways[0].name, ways[2].name, "peak", threads=threads)
+        for other in (ways[1], ways[3]):
             note = f"first loss {turns.first[ways[0].name]:.4f} and {turns.first[other.name]:.4f}"
             yield compare(
                 turns,
-                ROW,
+                row,
                 ways[0].name,
                 other.name,
                 FASTER,
@@ -122,7 +136,7 @@ def measure(sizes: Sizes, *, apart: bool = True) -> Iterator[Figure]:
                 threads=threads,
                 note=f"{'bfloat16' if fast else 'float32'}; {note}",
             )
-        for way in ways[3:]:
+        for way in ways[4:]:
             yield compare(
-                turns, ROW, way.name, ways[1].name, FASTER, reach=1.3, threads=threads, note="float32"
+                turns, row, way.name, ways[1].name, FASTER, reach=1.3, threads=threads, note="float32"
             )
