@@ -18,7 +18,7 @@ from mixsup_lib.errors import DataError
 def worker_pool(
     workers: int, writes: str | Path, start_method: str | None = None
 ) -> Iterator[ProcessPoolExecutor]:
-    """A pool of processes that write `writes`. What has not begun is cancelled on an error.
+    """A pool of processes that write `writes`. On an error what has not begun is cancelled, what has begun still ends.
 
     A pool's processes wait for work for ever; a killed parent would leave them with the locks and the memory that
     they inherited. Raises DataError where one of them ended early.
@@ -33,7 +33,7 @@ def worker_pool(
                 "'if __name__ == \"__main__\":'; call again with workers=1."
             ) from error
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
             raise
 
 

@@ -75,6 +75,22 @@ def test_workers_of_a_killed_process_end_and_free_its_locks(method, tmp_path):
     assert psutil.wait_procs(workers, timeout=60)[1] == []
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_after_an_error_no_worker_writes_on(method, tmp_path):
+    """Whoever gets the folder's lock next would remove the file under its hands, or find it half written."""
+    with pytest.raises(ZeroDivisionError), worker_pool(2, tmp_path, method) as pool:
+        pool.submit(_write_slowly, tmp_path)
+        _wait_for((tmp_path / "begun").exists)
+        raise ZeroDivisionError
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["begun", "ended"]
+
+
+def _write_slowly(folder: Path) -> None:
+    (folder / "begun").touch()
+    time.sleep(0.5)
+    (folder / "ended").touch()
+
+
 def _workers(process: int) -> list[psutil.Process]:
     found = psutil.Process(process).children(recursive=True)
     return [child for child in found if "resource_tracker" not in " ".join(child.cmdline())]
