@@ -194,26 +194,16 @@ def _report(folders: list[Path], out: Path, name: str) -> Path:
     import nbformat
 
     notebook, report = out / f"report-{name}.ipynb", out / f"report-{name}.html"
-    parameters = json.dumps({"run_folders": [str(folder.resolve()) for folder in folders]})
+    parameters = {"run_folders": [str(folder.resolve()) for folder in folders]}
     book = nbformat.read(NOTEBOOKS / "09_scenario_comparison.ipynb", as_version=4)
     book.cells = [cell for cell in book.cells if "recorded" not in cell.metadata.get("tags", [])]
     nbformat.write(book, notebook)
-    execute = ["papermill", str(notebook), str(notebook), "-y", parameters]
-    convert = [
-        "nbconvert",
-        "--to",
-        "html",
-        "--template",
-        "classic",
-        "--no-input",
-        "--log-level",
-        "ERROR",
-        str(notebook),
-    ]
-    for step in ([*execute, "--cwd", str(NOTEBOOKS), "--no-progress-bar"], convert):
-        done = subprocess.run(
-            [sys.executable, "-m", *step], capture_output=True, text=True, stdin=subprocess.DEVNULL
-        )
+    convert = [sys.executable, "-m", "nbconvert", "--to", "html", "--template", "classic", "--no-input"]
+    for step in (
+        run_notebook.execution(notebook, notebook, parameters),
+        [*convert, "--log-level", "ERROR", str(notebook)],
+    ):
+        done = subprocess.run(step, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if done.returncode:
             if full := stopped_by_full_disk(done.stderr, notebook):
                 raise full

@@ -136,7 +136,7 @@ def test_a_place_is_held_by_one_run_at_a_time(tmp_path):
 def test_the_run_notebook_gets_every_setting_that_was_asked_for(tmp_path):
     given = {"cohort": tmp_path / "c", "n_fa": 7, "a": 0.5, "fold": 2, "iterations": 3}
     call = command(make_config(**given), given, tmp_path / "run.ipynb")
-    values = json.loads(call[call.index("-y") + 1])
+    values = json.loads(call[-1])
     assert values["settings"] == {"a": 0.5, "iterations": 3}
     assert (values["n_fa"], values["fold"], values["cohort"]) == (7, 2, str(tmp_path / "c"))
     book = json.loads((NOTEBOOKS / "08_scenario_run.ipynb").read_text(encoding="utf-8"))

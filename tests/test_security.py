@@ -6,6 +6,7 @@ Every hostile input here would leave a file behind if any of it ran; none may ap
 from __future__ import annotations
 
 import ast
+import json
 import os
 import pickle
 import re
@@ -19,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from cohorts import patient_id, write_cohort
 from safetensors.torch import save_file
 
@@ -222,7 +222,7 @@ def test_parameters_of_a_notebook_stay_values(tmp_path, value):
     folder = tmp_path / value.replace("/", "_")
     config = make_config(cohort=folder)
     command = run_notebook.command(config, given, tmp_path / "x.ipynb")
-    parameters = yaml.safe_load(command[command.index("-y") + 1])
+    parameters = json.loads(command[-1])
     source = PythonTranslator.codify(parameters)
     found = {}
     for statement in ast.parse(source).body:
