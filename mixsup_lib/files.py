@@ -28,8 +28,11 @@ DEEPEST = 50
 
 
 @contextmanager
-def atomic_path(path: str | Path, needs: int | None = None) -> Iterator[Path]:
+def atomic_path(path: str | Path, needs: int | None = None, flush: bool = True) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success it is flushed to disk and renamed to `path`.
+
+    Without `flush` a file can be damaged by a power failure soon after, though not by a killed process: only for what
+    is compared with a checksum when it is read, and can be made again.
 
     The temporary name keeps the suffixes of `path` (nibabel chooses the format by them). On an error the temporary file
     is removed and `path` keeps what it held before. Raises DiskFullError where there is no room for the file; `needs`:
@@ -40,8 +43,9 @@ def atomic_path(path: str | Path, needs: int | None = None) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
+        if flush:
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         written = temporary.stat().st_size if temporary.exists() else 0

@@ -30,7 +30,8 @@ def score_slices(
     """Scores of whole slices.
 
     The segmentation covers the whole slice in one pass (an input of 444 for a 240 slice and the paper's network);
-    image-level scores come from a pass at the training size, which the branch's first layer fixes (300).
+    image-level scores come from a pass at the training size, which the branch's first layer fixes (300). Slices without
+    a voxel of the head, one in seven of a BraTS scan, all have the same scores, which are computed once.
 
     Departure: the authors tested a window of 165x165 pixels and predicted background outside; this covers the slice.
 
@@ -41,15 +42,26 @@ def score_slices(
         Class probabilities (Z, K, H, W) float32, and the probability of tumour (Z, R) of each branch or None.
     """
     network.eval()
+    different, which = _different(slices)
     probabilities, presence = [], []
-    for start in range(0, len(slices), batch):
-        part = torch.from_numpy(np.asarray(slices[start : start + batch], np.float32)).to(device)
+    for start in range(0, len(different), batch):
+        part = np.asarray(slices[different[start : start + batch]], np.float32)
+        part = torch.from_numpy(part).to(device)
         with autocast(precision, device):
             scores, image_scores = _score(network, part)
         probabilities.append(scores.float().softmax(dim=1).cpu().numpy())
         if image_scores is not None:
             presence.append(image_scores.float().softmax(dim=2)[:, :, 1].cpu().numpy())  # (B, R, 2) -> (B, R)
-    return np.concatenate(probabilities), np.concatenate(presence) if presence else None
+    return np.concatenate(probabilities)[which], np.concatenate(presence)[which] if presence else None
+
+
+def _different(slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of (Z, C, H, W) to compute, of all-zero slices the first alone; and which of these stands for each row."""
+    empty = ~slices.any(axis=(1, 2, 3))
+    different = np.flatnonzero(~empty | (np.cumsum(empty) == 1))
+    which = np.searchsorted(different, np.arange(len(slices)))
+    which[empty] = np.searchsorted(different, np.argmax(empty))
+    return different, which
 
 
 def _score(network: MixedSupervisionUNet, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:

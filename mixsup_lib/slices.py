@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from mixsup_lib import paper
 from mixsup_lib.cohort import Case, Cohort, Patient, find_cohort
 from mixsup_lib.errors import DataError
-from mixsup_lib.files import atomic_path, locked, read_json, remove_leftovers, write_json
+from mixsup_lib.files import atomic_path, locked, read_json, remove_leftovers
 from mixsup_lib.frames import fit_window, foreground_mask, resample_in_plane
 from mixsup_lib.memory import keep_freed_memory
 from mixsup_lib.slice_labels import derive_rows, read_slice_labels, write_slice_labels
@@ -95,7 +95,7 @@ def _prepare_patient(patient: Patient, parts: Path, pixel_mm: float | None, wind
     case = patient.read_images(joined=False)
     slices, frame = patient_slices(case, pixel_mm, window)
     entry_file.unlink(missing_ok=True)  # it describes what is about to be replaced
-    _write_array(array_file, slices.shape, [slices])
+    _write_array(array_file, slices.shape, [slices], flush=False)
     entry = {
         "patient": patient.id,
         "n_slices": len(slices),
@@ -104,7 +104,8 @@ def _prepare_patient(patient: Patient, parts: Path, pixel_mm: float | None, wind
         "digest": digest(slices),
         "files": sources,
     }
-    write_json(entry_file, [entry, checksum(entry)])
+    with atomic_path(entry_file, flush=False) as temporary:
+        temporary.write_text(json.dumps([entry, checksum(entry)]))
     return entry
 
 
@@ -194,7 +195,9 @@ def _build(cohort: Cohort, folder: Path, parts: Path, settings: dict, workers: i
     write_description(folder, settings, entries)
 
 
-def _write_array(path: Path, shape: tuple[int, ...], parts: Iterable[np.ndarray]) -> None:
+def _write_array(
+    path: Path, shape: tuple[int, ...], parts: Iterable[np.ndarray], *, flush: bool = True
+) -> None:
     """Write float16 `parts`, joined along their first axis, as one .npy of `shape`.
 
     Written piece by piece, not through a memory map: on a full disk the latter kills the process without a word.
@@ -204,7 +207,7 @@ def _write_array(path: Path, shape: tuple[int, ...], parts: Iterable[np.ndarray]
         "fortran_order": False,
         "shape": shape,
     }
-    with atomic_path(path, math.prod(shape) * 2) as temporary, open(temporary, "wb") as file:
+    with atomic_path(path, math.prod(shape) * 2, flush) as temporary, open(temporary, "wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for part in parts:
             file.write(np.ascontiguousarray(part).data)

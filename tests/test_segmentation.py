@@ -66,6 +66,20 @@ def test_batches_do_not_change_scores():
     assert np.allclose(together, alone, atol=1e-5)
 
 
+@pytest.mark.parametrize("shown", [[1, 1, 1], [0, 0, 0], [0, 0, 1, 1, 0], [1, 0, 1, 1], [1, 1, 0]])
+def test_slices_without_a_head_are_computed_once(shown, monkeypatch):
+    net = network(padding="same", depth=2, input_shape=(48, 40))
+    slices = np.random.default_rng(0).random((len(shown), 2, 48, 40)).astype(np.float16)
+    slices[~np.array(shown, bool)] = 0
+    each = [score_slices(net, one[None], device=CPU) for one in slices]
+    computed, forward = [], net.forward
+    monkeypatch.setattr(net, "forward", lambda x: computed.extend(x) or forward(x))
+    probabilities, presence = score_slices(net, slices, device=CPU, batch=2)
+    assert len(computed) == sum(shown) + (0 in shown)
+    assert np.allclose(probabilities, np.concatenate([one[0] for one in each]), atol=1e-5)
+    assert np.allclose(presence, np.concatenate([one[1] for one in each]), atol=1e-5)
+
+
 def test_scores_are_resampled_before_argmax():
     """A boundary between stored pixels lands where the interpolated scores cross, not on a coarse pixel's edge."""
     frame = SliceFrame((8, 16), (4, 4), (0, 0), (4, 4))
