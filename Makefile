@@ -85,7 +85,7 @@ FUZZ = $(BIN)/python workflow/fuzz.py $(if $(COUNT),--count $(COUNT)) $(if $(SEE
 fuzz: $(STAMP)
 	@$(FUZZ)
 
-# Known faults of the installed packages; asks pypi.org for them, from an environment of its own.
+# Known faults of the installed packages; asks PyPI for them, from an environment of its own.
 audit: $(STAMP)
 	@$(PYTHON) -m venv $(VENV)/audit
 	@$(VENV)/audit/bin/python -m pip --quiet --quiet --disable-pip-version-check install $(AUDIT_PIN)

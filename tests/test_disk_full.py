@@ -14,7 +14,7 @@ import pytest
 from mixsup_lib.__main__ import main
 from mixsup_lib.config import make_config
 from mixsup_lib.errors import DiskFullError
-from mixsup_lib.files import atomic_path, disk_full, stopped_by_full_disk, write_text
+from mixsup_lib.files import atomic_path, disk_full, is_leftover, stopped_by_full_disk, write_text
 from mixsup_lib.phantom import write_phantom
 from mixsup_lib.runs import run
 from mixsup_lib.slices import prepare
@@ -22,7 +22,7 @@ from mixsup_lib.slices import prepare
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow"))
 
 import grid_step  # noqa: E402
-import kill_trial  # noqa: E402
+import kill_jobs  # noqa: E402
 from test_grid import plan_of  # noqa: E402
 
 WINDOW = (32, 32)
@@ -58,8 +58,8 @@ def assert_one_sentence(capfd, disk: Path) -> str:
     assert len(error) == 1, error
     assert error[0].startswith(f"DiskFullError: {disk}") and "its disk is full: there is room for" in error[0]
     assert "Make room and start the same command again" in error[0]
-    kill_trial.check_whole(disk)
-    assert not [file for file in disk.rglob(".*") if kill_trial.is_leftover(file)]
+    kill_jobs.check_whole(disk)
+    assert not [file for file in disk.rglob(".*") if is_leftover(file)]
     return error[0]
 
 
@@ -72,7 +72,7 @@ def test_phantom(disk, tmp_path, capfd):
     (disk / "filler").unlink()
     assert main(call) == 0
     write_phantom(tmp_path / "c", patients=2, voxel_mm=6.0, workers=1, progress=False)
-    assert kill_trial.contents(disk / "c") == kill_trial.contents(tmp_path / "c")
+    assert kill_jobs.contents(disk / "c") == kill_jobs.contents(tmp_path / "c")
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -110,7 +110,7 @@ def test_run(disk, run_settings, tmp_path, capfd):
     assert {"config.json", "checkpoint.pt"} <= set(full) and len(full) >= 3
     (disk / "filler").unlink()
     assert main(["run", "--set", *pairs]) == 0
-    assert kill_trial.contents(disk / "runs") == kill_trial.contents(tmp_path / "runs")
+    assert kill_jobs.contents(disk / "runs") == kill_jobs.contents(tmp_path / "runs")
 
 
 def test_table_of_a_grid(disk, phantom, tmp_path):

@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT / "workflow"))
 
 import equal_dice  # noqa: E402
 import gpu_bench  # noqa: E402
+import gpu_measure  # noqa: E402
 import gpu_rows  # noqa: E402
 from made_up_slices import ANNOTATED, trainer_on, write_slices  # noqa: E402
 from tiles import in_tiles, layout  # noqa: E402
@@ -33,7 +34,7 @@ SHALLOW = {"width": 2, "depth": 1, "input_size": 100}
 def test_every_row_is_gone_through_and_none_is_passed_off_as_measured(tmp_path, monkeypatch, capsys):
     """Steps of a network of depth 1 stand in for the paper's; the rest is the rehearsal as it is."""
     short = {"width": 2, "depth": 1, "padding": "valid", "input_shape": (100, 100)}
-    monkeypatch.setattr(gpu_rows.Sizes, "network", property(lambda self: short))
+    monkeypatch.setattr(gpu_measure.Sizes, "network", property(lambda self: short))
     real = trainer_on
     monkeypatch.setattr(gpu_rows, "trainer_on", lambda *a, **s: real(*a, **s | SHALLOW))
     monkeypatch.setattr(gpu_rows, "MonaiStep", _missing)
@@ -57,7 +58,7 @@ def _missing(way, sizes):
 
 
 def test_a_part_measured_again_replaces_its_rows(tmp_path):
-    sizes, table = gpu_rows.REHEARSAL, tmp_path / "t.csv"
+    sizes, table = gpu_measure.REHEARSAL, tmp_path / "t.csv"
     for parts in (["ceiling"], ["ceiling"]):
         frame = gpu_bench.measure_rows(parts, sizes, table)
     assert len(frame) == len(pd.read_csv(table)) == 3
@@ -70,8 +71,8 @@ def test_without_a_gpu_nothing_is_measured(tmp_path, capsys):
 
 def test_monais_network_takes_the_same_step():
     pytest.importorskip("monai")
-    sizes = gpu_rows.Sizes(device="cpu", width=1, input_size=32, batch=(1, 1, 0), batches=2)
-    step = gpu_rows.MonaiStep(speed.CPU_WAYS[0], sizes)
+    sizes = gpu_measure.Sizes(device="cpu", width=1, input_size=32, batch=(1, 1, 0), batches=2)
+    step = gpu_measure.MonaiStep(speed.CPU_WAYS[0], sizes)
     losses = [step() for _ in range(4)]
     assert losses[-1] < losses[0]
 

@@ -25,6 +25,7 @@ from mixsup_lib.workers import worker_pool
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow"))
 
+import kill_jobs  # noqa: E402
 import kill_trial  # noqa: E402
 
 GRID = {"pixel_mm": 5.0, "window": (48, 48), "progress": False}
@@ -35,8 +36,8 @@ SMALL = {"patients": 2, "voxel_mm": 6.0, "workers": 1, "progress": False}
     ("name", "kills"), [("prepare", 4), ("training", 4), ("phantom", 3), ("evaluation", 3)]
 )
 def test_killed_at_random_moments_a_job_ends_on_the_same_bytes(name, kills, phantom, tmp_path, monkeypatch):
-    monkeypatch.setitem(kill_trial.TRAINING, "iterations", 10)
-    job = kill_trial.make_job(name, phantom, tmp_path)
+    monkeypatch.setitem(kill_jobs.TRAINING, "iterations", 10)
+    job = kill_jobs.make_job(name, phantom, tmp_path)
     outcome = kill_trial.trial(job, kills, np.random.default_rng(1), tmp_path / "trial")
     assert outcome.kills == kills and outcome.ends > 0
 
@@ -51,7 +52,7 @@ def test_the_trial_itself_notices_a_result_that_differs_or_is_half_written(harm,
         file.write_text("[]" if number == 0 else "[1]")
         time.sleep(0.2)
 
-    job = kill_trial.Job(work, kill_trial.contents, lambda folder: [])
+    job = kill_jobs.Job(work, kill_jobs.contents, lambda folder: [])
     with pytest.raises((SystemExit, ValueError), match="differs|Expecting value"):
         kill_trial.trial(job, 5, np.random.default_rng(0), tmp_path)
 

@@ -28,7 +28,8 @@ import pandas as pd
 import torch
 import yaml
 from bench_file import code_version, device_name, slug
-from gpu_rows import PARTS, REHEARSAL, Sizes, unmeasured
+from gpu_measure import REHEARSAL, Sizes, unmeasured
+from gpu_rows import PARTS
 
 from mixsup_lib.config import make_config
 from mixsup_lib.errors import MixsupError, SettingError
