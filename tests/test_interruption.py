@@ -14,6 +14,7 @@ import pytest
 from filelock import FileLock, Timeout
 from test_training import trainer
 
+import mixsup_lib.building as building
 import mixsup_lib.slices as slices
 from mixsup_lib import phantom as phantom_module
 from mixsup_lib.config import make_config
@@ -115,14 +116,14 @@ def _wait_for(happened, seconds: float = 300) -> None:
 
 
 def test_a_worker_of_prepare_that_is_killed_is_one_sentence(phantom, tmp_path, monkeypatch):
-    monkeypatch.setattr(slices, "_on_one_thread", _on_no_thread)
+    monkeypatch.setattr(building, "_work", _no_work)
     with pytest.raises(DataError, match=r"store: a process that writes it ended early: too little memory"):
         prepare(phantom, tmp_path / "store", workers=2, **GRID)
     monkeypatch.undo()
     assert len(prepare(phantom, tmp_path / "store", workers=2, **GRID).images)
 
 
-def _on_no_thread(job, patient) -> None:
+def _no_work(job, parts, patient) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -138,6 +139,56 @@ def test_images_of_other_settings_are_not_taken_for_those_of_an_unfinished_prepa
     with pytest.raises(DataError, match="not a prepared store"):
         slices.SliceStore(tmp_path / "store", slices.find_cohort(phantom))
     assert np.array_equal(prepare(phantom, tmp_path / "store", **GRID).images, before)
+
+
+def _count(monkeypatch) -> list[str]:
+    """IDs of the patients that are prepared from now on, in this process."""
+    calls, real = [], slices.patient_slices
+    monkeypatch.setattr(
+        slices, "patient_slices", lambda case, *rest: calls.append(case.patient) or real(case, *rest)
+    )
+    return calls
+
+
+def test_a_prepare_killed_before_its_description_was_there_prepares_no_patient_again(
+    phantom, store, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(slices, "write_description", _interrupt)
+        prepare(phantom, tmp_path / "store", **GRID)
+    assert (tmp_path / "store/images.npy").exists() and not (tmp_path / "store/store.json").exists()
+    calls = _count(monkeypatch)
+    assert np.array_equal(prepare(phantom, tmp_path / "store", **GRID).images, store.images) and calls == []
+
+
+@pytest.mark.parametrize("harm", ["cut", "bit", "entry"])
+def test_what_a_killed_prepare_left_damaged_is_prepared_again(harm, phantom, store, tmp_path, monkeypatch):
+    """The fourth patient is not whole: the first three stay, the rest is made again."""
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(building.GrowingArray, "finish", _interrupt)
+        prepare(phantom, tmp_path / "store", **GRID)
+    (parts,) = (tmp_path / "store").glob("parts-*")
+    ids = [patient.id for patient in store.cohort.patients]
+    place = 128 + 2 * store.images[: store.rows(ids[3]).start].size + 1000
+    content = bytearray((parts / "images.growing").read_bytes())
+    content[place] ^= 1
+    if harm == "entry":
+        (parts / f"{ids[3]}.json").write_text("[")
+    else:
+        (parts / "images.growing").write_bytes(content[:place] if harm == "cut" else content)
+    calls = _count(monkeypatch)
+    assert np.array_equal(prepare(phantom, tmp_path / "store", **GRID).images, store.images)
+    assert calls == ids[3:]
+
+
+def test_what_workers_of_a_killed_prepare_left_is_used_by_one_process(phantom, store, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(building.GrowingArray, "append", _interrupt)
+        prepare(phantom, tmp_path / "store", **GRID, workers=2)
+    left = {file.stem for file in (tmp_path / "store").glob("parts-*/*.npy")}
+    calls = _count(monkeypatch)
+    assert np.array_equal(prepare(phantom, tmp_path / "store", **GRID).images, store.images)
+    assert left and not left & set(calls) and len(calls) == len(store.cohort.patients) - len(left)
 
 
 def test_parts_of_a_killed_prepare_are_removed_once_the_store_is_there(phantom, tmp_path, monkeypatch):

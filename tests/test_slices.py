@@ -154,6 +154,30 @@ def test_a_finished_store_is_reused_and_a_changed_image_is_noticed(copied, tmp_p
     assert second.fingerprint() != first.fingerprint()
 
 
+def test_only_patients_whose_images_changed_are_prepared_again(copied, tmp_path, monkeypatch):
+    import mixsup_lib.slices as module
+
+    grid = {"pixel_mm": 5.0, "window": (48, 48), "progress": False}
+    before = np.array(prepare(copied, tmp_path / "store", **grid).images)
+    cohort = find_cohort(copied)
+    image, other = (cohort.patients[i].image_files[0] for i in (2, 3))
+    image.write_bytes(other.read_bytes())
+    real, calls = module.patient_slices, []
+    monkeypatch.setattr(
+        module, "patient_slices", lambda case, *rest: calls.append(case.patient) or real(case, *rest)
+    )
+    store = prepare(copied, tmp_path / "store", **grid)
+    assert calls == [cohort.patients[2].id]
+    differ = (store.images != before).any(axis=(1, 2, 3))
+    assert set(store.table["patient"][differ]) == {cohort.patients[2].id}
+    assert np.array_equal(store.images, prepare(copied, tmp_path / "anew", **grid).images)
+
+
+def test_an_array_that_grew_is_the_file_that_numpy_would_write(store, tmp_path):
+    np.save(tmp_path / "whole.npy", store.images)
+    assert (tmp_path / "whole.npy").read_bytes() == (store.folder / "images.npy").read_bytes()
+
+
 def test_an_interrupted_prepare_continues(copied, tmp_path, monkeypatch):
     import mixsup_lib.slices as module
 

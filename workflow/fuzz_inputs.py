@@ -91,7 +91,7 @@ def write_material(root: Path) -> None:
     shutil.copytree(made, root / "old" / made.name, ignore=shutil.ignore_patterns("SHA256SUMS"))
     prepare(cohort, root / "store", progress=False)
     with (
-        mock.patch("mixsup_lib.slices.write_description", side_effect=InterruptedError),
+        mock.patch("mixsup_lib.growing_array.GrowingArray.finish", side_effect=InterruptedError),
         suppress(InterruptedError),
     ):
         prepare(cohort, root / "parts", progress=False)
