@@ -127,6 +127,17 @@ def test_monais_windows_give_the_same_labels(phantom):
     assert segmenting._agreement("a", labels, "b", others, 100.0).reached == "no"
 
 
+def test_the_papers_network_gives_the_same_probabilities_in_tiles():
+    one, other = segmenting.one_pass(2, 300, 80)(), segmenting.tiles(2, 300, 80)()
+    assert one.shape == other.shape == (1, 2, 80, 80)
+    inner = np.s_[:, :, segmenting.RIM : -segmenting.RIM, segmenting.RIM : -segmenting.RIM]
+    assert np.allclose(one[inner], other[inner], atol=1e-5) and one[inner].std() > 1e-2
+    width, tile, size = FULL.paper
+    network, slices = segmenting.paper_network(width, tile, size)
+    assert network.geometry.smallest_input(size) == 444 and network.geometry.output_size(tile) == 101
+    assert slices.shape == (1, 4, 240, 240)
+
+
 def test_importing_and_opening_are_measured(tmp_path):
     figures = list(starting.measure(TINY, tmp_path, apart=False))
     assert [figure.measure for figure in figures] == [table.TIME] * 2

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 GUIDES = [
     ROOT / "docs" / f"{name}.md"
-    for name in ("instructor-guide", "participant-guide", "glossary", "grid", "reliability")
+    for name in ("instructor-guide", "participant-guide", "glossary", "grid", "reliability", "performance")
 ]
 INSTRUCTOR, PARTICIPANT, GLOSSARY, *_ = GUIDES
 TABLE = re.compile(r"^\| from \| minutes \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", re.M)

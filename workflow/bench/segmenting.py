@@ -1,4 +1,7 @@
-"""Row: segmenting a volume, against MONAI's sliding windows with the same network, weights and grid."""
+"""Rows: segmenting a volume, against MONAI's sliding windows with the same network, weights and grid.
+
+MONAI's windows cannot take the output of the paper's network, smaller than its input: that one is compared with tiles.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tiles import in_tiles
 
 from bench.scans import phantom
 from bench.sizes import Sizes
@@ -22,8 +26,10 @@ from mixsup_lib.segmentation import label_volume, score_slices
 from mixsup_lib.slices import patient_slices
 
 ROW = "segmenting a volume"
+PAPER_ROW = "segmenting a slice, paper's network"
 LESSONS = Path(__file__).resolve().parents[2] / "data/lessons"
 WINDOWS_AT_ONCE = 16
+RIM = 16
 
 
 def scan(folder: Path) -> tuple[MixedSupervisionUNet, np.ndarray, SliceFrame]:
@@ -65,6 +71,43 @@ def monai_windows(folder: Path, threads: int = 1) -> Callable[[], np.ndarray]:
     return once
 
 
+def paper_network(width: int, tile: int, size: int) -> tuple[MixedSupervisionUNet, np.ndarray]:
+    """The paper's network with weights as they are drawn, and a made-up slice (1, 4, size, size) float32."""
+    torch.manual_seed(0)
+    network = MixedSupervisionUNet(
+        in_channels=4, n_maps=2, n_branches=0, width=width, depth=4, padding="valid", input_shape=(tile, tile)
+    )
+    slices = np.random.default_rng(0).normal(0, 1, (1, 4, size, size)).astype(np.float32)
+    return network.to(memory_format=torch.channels_last), slices
+
+
+def one_pass(width: int, tile: int, size: int, threads: int = 1) -> Callable[[], np.ndarray]:
+    """The whole slice at once (an input of 444 for 240 pixels); returns class probabilities (1, K, size, size)."""
+    torch.set_num_threads(threads)
+    network, slices = paper_network(width, tile, size)
+    return lambda: score_slices(network, slices, device=torch.device("cpu"))[0]
+
+
+def tiles(width: int, tile: int, size: int, threads: int = 1) -> Callable[[], np.ndarray]:
+    """The same from tiles of the training size; other probabilities only within `RIM` pixels of the slice's rim."""
+    torch.set_num_threads(threads)
+    network, slices = paper_network(width, tile, size)
+    return lambda: in_tiles(network, slices, tile, torch.device("cpu"), "float32")
+
+
+def _paper(sizes: Sizes, apart: bool) -> Figure:
+    given = dict(zip(("width", "tile", "size"), sizes.paper, strict=True))
+    ways = [
+        Way(name, make, {**given, "threads": 2}, threads=2)
+        for name, make in (("whole slice in one pass", one_pass), ("tiles of the training size", tiles))
+    ]
+    turns = take_turns(ways, min(sizes.turns, 3), apart=apart)
+    one, other = (turns.first[way.name] for way in ways)
+    inner = np.abs(one - other)[:, :, RIM:-RIM, RIM:-RIM]
+    note = f"float32; probabilities differ by at most {inner.max():.1g}, {RIM} pixels inside the rim"
+    return compare(turns, PAPER_ROW, ways[0].name, ways[1].name, FASTER, "s", reach=3.0, threads=2, note=note)
+
+
 def measure(sizes: Sizes, folder: Path, *, apart: bool = True) -> Iterator[Figure]:
     cohort = phantom(folder / "fine", 1, sizes.fine_mm).folder
     fast = bfloat16_pays(torch.device("cpu"))
@@ -80,6 +123,7 @@ def measure(sizes: Sizes, folder: Path, *, apart: bool = True) -> Iterator[Figur
     rounded = turns.first[auto.name] if fast else ours(cohort, "bfloat16")()
     yield _agreement("whole slices, float32", labels, windows.name, turns.first[windows.name], 100.0)
     yield _agreement("whole slices, bfloat16", rounded, "whole slices, float32", labels, 99.9)
+    yield _paper(sizes, apart)
 
 
 def _agreement(ours: str, labels: np.ndarray, against: str, others: np.ndarray, reach: float) -> Figure:

@@ -11,6 +11,7 @@ class Sizes:
 
     preset: settings that differ from the preset workshop. coarse_mm: voxels of the phantoms batches come from, equal to
     the preset's pixels; fine_mm: voxels of the scan that is prepared and segmented (1 mm: 240x240x155, as BraTS).
+    paper: width and training size of the paper's network, and the pixels along a side of the slice it segments.
     """
 
     preset: dict
@@ -25,6 +26,7 @@ class Sizes:
     step_turns: int
     turns: int
     notebook: bool
+    paper: tuple[int, int, int]
 
 
 FULL = Sizes(
@@ -40,6 +42,7 @@ FULL = Sizes(
     step_turns=15,
     turns=7,
     notebook=True,
+    paper=(64, 300, 240),
 )
 TINY = Sizes(
     preset={"width": 4, "depth": 2, "pixel_mm": 5.0, "window": (48, 48)},
@@ -54,4 +57,5 @@ TINY = Sizes(
     step_turns=1,
     turns=1,
     notebook=False,
+    paper=(2, 300, 80),
 )
