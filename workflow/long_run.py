@@ -7,7 +7,7 @@ the whole tree of processes is looked at: resident memory, and open files. The g
 the grid; notebooks and kernels come and go with each run. So both are judged, the lasting processes and the whole tree.
 
 The rule: the time, without the first tenth, in which the processes start, is cut into 20 equal spans. Samples within a
-span depend on one another and follow the runs, so each span gives one number, its median. Theil and Sen's slope of
+span depend on one another and follow the runs, so each span gives one number, its mean. Theil and Sen's slope of
 these 20 (the median of all pairwise slopes; a burst moves it little) with its 95 % interval, times the duration, is the
 growth. Flat: the whole interval lies below 5 % of the median level. Grows: the whole interval lies above 5 %. Else the
 time was too short to tell. Writes data/results/long-run.csv, a row per span.
@@ -60,7 +60,7 @@ def sample(grid: psutil.Process) -> dict[str, float]:
 
 
 def spans(samples: pd.DataFrame, number: int = SPANS) -> pd.DataFrame:
-    """Samples (columns seconds and measures) -> the median of each measure in `number` equal spans of time.
+    """Samples (columns seconds and measures) -> the mean of each measure in `number` equal spans of time.
 
     The warm-up is left out. `seconds` is the middle of the span.
     """
@@ -68,7 +68,7 @@ def spans(samples: pd.DataFrame, number: int = SPANS) -> pd.DataFrame:
     kept = samples[samples["seconds"] >= WARM_UP * end]
     edges = np.linspace(kept["seconds"].min(), end, number + 1)
     which = np.clip(np.searchsorted(edges, kept["seconds"], side="right") - 1, 0, number - 1)
-    table = kept.groupby(which).median()
+    table = kept.groupby(which).mean()
     return table.assign(samples=kept.groupby(which).size())
 
 
