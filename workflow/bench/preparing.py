@@ -62,21 +62,24 @@ def measure(sizes: Sizes, folder: Path, *, apart: bool = True) -> Iterator[Figur
             turns, ROW, way.name, read.name, COST, reach=1.3, note=f"{turns.first[way.name]} slices"
         )
     yield compare(turns, f"{ROW}, keeping freed memory", whole.name, back.name, FASTER)
-    yield from _with_cores(sizes, folder, copies(cohort, folder / "twelve", 12).folder, apart)
+    twelve = copies(cohort, folder / "twelve", 12).folder
+    yield _with_cores(sizes, folder, twelve, "whole slices", {}, apart)
+    yield _with_cores(sizes, folder, twelve, "preset workshop", grid, apart)
     yield _memory(sizes, folder, grid)
 
 
-def _with_cores(sizes: Sizes, folder: Path, twelve: Path, apart: bool) -> Iterator[Figure]:
+def _with_cores(sizes: Sizes, folder: Path, twelve: Path, which: str, grid: dict, apart: bool) -> Figure:
     ways = [
         Way(
             f"{n} worker{'s' * (n > 1)}",
             preparing,
-            {"cohort": twelve, "store": folder / f"by{n}", "workers": n},
+            {"cohort": twelve, "store": folder / f"by{n}", "workers": n, **grid},
         )
         for n in (1, 2)
     ]
     turns = take_turns(ways, max(1, sizes.turns // 2), apart=apart)
-    yield compare(turns, f"{ROW}, twelve of them", ways[1].name, ways[0].name, FASTER, "s", threads=2)
+    row = f"{ROW}, twelve of them, {which}"
+    return compare(turns, row, ways[1].name, ways[0].name, FASTER, "s", threads=2)
 
 
 def _memory(sizes: Sizes, folder: Path, grid: dict) -> Figure:
