@@ -15,7 +15,7 @@ import numpy as np
 from mixsup_lib.errors import DataError
 from mixsup_lib.files import check_sums
 
-_ARCHIVE_FAULTS = (EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, TokenError)
+_ARCHIVE_FAULTS = (EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, TokenError)
 MOST_BYTES = 2**26
 """Three example slices take far less; an archive can claim, or unpack to, any size."""
 
