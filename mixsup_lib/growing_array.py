@@ -66,13 +66,16 @@ class GrowingArray:
         self._end += n_bytes
 
     def finish(self) -> None:
-        """Flush the array to the disk and give it its name."""
+        """Flush the array to the disk and give it its name. Raises DiskFullError."""
         header = io.BytesIO()
         kind = {"descr": "<f2", "fortran_order": False, "shape": (self.rows, *self.shape)}
         np.lib.format.write_array_header_1_0(header, kind)
         assert header.tell() == HEADER_BYTES, header.tell()
         self._file.truncate(self._end)
         self._file.seek(0)
-        self._file.write(header.getvalue())
-        os.fsync(self._file.fileno())
+        try:  # some file systems look for room only now
+            self._file.write(header.getvalue())
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise disk_full(error, self.target) or error from None
         os.replace(self.path, self.target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,20 @@ def test_prepare(disk, phantom, tmp_path, capfd, monkeypatch, workers):
     assert {file.name for file in (disk / "s").iterdir()} == {
         file.name for file in (tmp_path / "s").iterdir()
     }
+
+
+def test_a_disk_that_says_only_at_the_flush_that_it_is_full(phantom, tmp_path, monkeypatch, capfd):
+    call = ["prepare", str(phantom), str(tmp_path / "s"), "--window", *map(str, WINDOW), "--workers", "1"]
+
+    def full(file) -> None:
+        if os.fstat(file).st_size > 1e6:  # the images; all else is smaller
+            raise OSError(errno.ENOSPC, "")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mixsup_lib.growing_array.os.fsync", full)
+        assert main(call) == 1
+    assert "images.npy: cannot" in assert_one_sentence(capfd, tmp_path)
+    assert not (tmp_path / "s/images.npy").exists() and main(call) == 0
 
 
 def test_run(disk, run_settings, tmp_path, capfd):
