@@ -3,7 +3,7 @@
 #   make run               the main job on made-up patients: standard against mixed supervision, a table and a report
 #   make run DATA=folder   the same on patients of your own
 #   make test              all tests
-#   make bench             how fast this machine's CPU is beside MONAI and nibabel: a table in data/results, in 5 minutes;
+#   make bench             how fast this machine's CPU is beside MONAI and nibabel: a table in data/results, in 7 minutes;
 #                          RECORD=1 puts the recorded tables into README.md and docs/performance.md
 #   make lab               JupyterLab with the notebooks
 #   make notebooks         execute all notebooks again, in place; one: make notebooks BOOKS=notebooks/03_losses.ipynb
