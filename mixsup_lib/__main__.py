@@ -7,8 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mixsup_lib.errors import MixsupError, SettingError
-from mixsup_lib.files import disk_full, read_yaml
+from mixsup_lib.files import MixsupError, SettingError, disk_full, read_yaml
 
 
 class _ListSettings(argparse.Action):
@@ -127,9 +126,9 @@ def _phantom(call: argparse.Namespace) -> int:
 
 
 def _check_data(call: argparse.Namespace) -> int:
-    from mixsup_lib import check_data
+    from mixsup_lib import check
 
-    return check_data.main(call.folder)
+    return check.main(call.folder)
 
 
 def _prepare(call: argparse.Namespace) -> int:
@@ -145,7 +144,7 @@ def _prepare(call: argparse.Namespace) -> int:
 
 def _run(call: argparse.Namespace) -> int:
     from mixsup_lib.config import make_config
-    from mixsup_lib.runs import load_run, run
+    from mixsup_lib.experiments.runs import load_run, run
 
     settings = read_settings(call.config) if call.config else {}
     folder = run(make_config(**{**settings, **parse_settings(call.settings)}))
@@ -159,7 +158,7 @@ def _run(call: argparse.Namespace) -> int:
 
 
 def _compare(call: argparse.Namespace) -> int:
-    from mixsup_lib.main_job import compare
+    from mixsup_lib.experiments.compare import compare
 
     compare(
         call.data,
@@ -175,7 +174,7 @@ def _compare(call: argparse.Namespace) -> int:
 
 
 def _segment(call: argparse.Namespace) -> int:
-    from mixsup_lib.reuse import segment_case
+    from mixsup_lib.experiments.runs import segment_case
 
     segment_case(call.run, call.case, call.output)
     print(call.output)
@@ -183,7 +182,7 @@ def _segment(call: argparse.Namespace) -> int:
 
 
 def _rerun(call: argparse.Namespace) -> int:
-    from mixsup_lib.rerun import rerun
+    from mixsup_lib.experiments.rerun import rerun
 
     comparison = rerun(call.run, call.out, cohort=call.cohort)
     for line in (*comparison.data, *comparison.machine):

@@ -1,20 +1,206 @@
-"""Patients on disk -> `Case`. Which public data set a folder holds is recognised from its file names."""
+"""What every layout shares: a patient as paths, a case as arrays, a problem as one sentence."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
-from mixsup_lib.errors import DataError, SettingError, nearest
-from mixsup_lib.layouts import brats, decathlon, lgg_kaggle
-from mixsup_lib.layouts.base import Case, Found, Patient, Problem, visible_folders
-from mixsup_lib.slice_labels import FILE_NAME
+import numpy as np
 
-__all__ = ["Case", "Cohort", "Patient", "Problem", "find_cohort", "open_patient"]
+from mixsup_lib.files import DataError, nearest
 
-LAYOUTS = (decathlon, brats, lgg_kaggle)
-LAYOUT_NAMES = "BraTS 2017/2018, BraTS 2019-2021, BraTS 2023+, Decathlon Task01, LGG Kaggle"
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One patient's volumes in memory. Axes are LPS: x to the patient's left, y to the back, z to the head.
+
+    Attributes:
+        sequences: names of the C sequences, in the paper's order.
+        images: (C, X, Y, Z) float32.
+        labels: (X, Y, Z) uint8 of the paper's classes 0..3 (section 4.1), or None where no mask was read.
+        affine: (4, 4) from voxel indices of these arrays to NIfTI's world, in mm; identity where unknown.
+        voxel_size_mm: None where the files do not tell it.
+        source_affine: (4, 4) of the file on disk, whose axes may be others (`nifti.from_lps` goes back).
+    """
+
+    patient: str
+    sequences: tuple[str, ...]
+    images: np.ndarray
+    labels: np.ndarray | None
+    affine: np.ndarray
+    voxel_size_mm: tuple[float, float, float] | None
+    source_affine: np.ndarray
+
+
+class Volume(NamedTuple):
+    """One sequence: array (X, Y, Z) float32 with axes LPS, its affine, the file's own, and the voxel size."""
+
+    array: np.ndarray
+    affine: np.ndarray
+    source_affine: np.ndarray
+    voxel_size_mm: tuple[float, float, float] | None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault. file: relative to the cohort folder; severity: "error" (unusable), "warning" or "note"."""
+
+    patient: str
+    file: str
+    problem: str
+    severity: str = "error"
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.problem}"
+
+
+Report = Callable[[str, str], None]
+"""Takes (file, sentence): `refuse` stops at the first fault, check-data collects them all."""
+
+
+def refuse(file: str, sentence: str) -> None:
+    """The `Report` of ordinary reading: the first fault is a `DataError`."""
+    raise DataError(f"{file}: {sentence}")
+
+
+@dataclass(frozen=True)
+class Patient(ABC):
+    """Where one patient's files lie. Nothing has been read.
+
+    Attributes:
+        folder: the cohort folder; messages name files relative to it.
+        image_files: all files the images come from.
+        mask_files: () where there is no mask: such a patient can only be weakly annotated.
+        sequences: names of the C sequences, in the paper's order.
+    """
+
+    id: str
+    folder: Path
+    image_files: tuple[Path, ...]
+    mask_files: tuple[Path, ...]
+    sequences: tuple[str, ...]
+
+    @abstractmethod
+    def missing(self) -> list[tuple[str, str]]:
+        """(file, sentence) for each image file that should be there and is not, from file names alone."""
+
+    @abstractmethod
+    def load_volumes(self, report: Report) -> dict[str, Volume]:
+        """The sequences that could be read; every fault goes to `report`. Never opens a mask."""
+
+    @abstractmethod
+    def load_labels(self, report: Report) -> np.ndarray | None:
+        """The label map (X, Y, Z) uint8, or None after a fault, which went to `report`."""
+
+    def read_images(self, *, joined: bool = True) -> Case:
+        """The images as a `Case` whose labels are None. Never opens a mask. `DataError` at the first fault.
+
+        `joined=False` saves a copy of all voxels: `images` is then a list of C arrays (X, Y, Z).
+        """
+        for file, sentence in self.missing():
+            refuse(file, sentence)
+        loaded = self.load_volumes(refuse)
+        volumes = [loaded[name] for name in self.sequences]
+        first, images = volumes[0], [volume.array for volume in volumes]
+        return Case(
+            patient=self.id,
+            sequences=self.sequences,
+            images=np.stack(images) if joined else images,  # (C, X, Y, Z)
+            labels=None,
+            affine=first.affine,
+            voxel_size_mm=first.voxel_size_mm,
+            source_affine=first.source_affine,
+        )
+
+    def read_labels(self) -> np.ndarray:
+        """The label map (X, Y, Z) uint8, axes LPS, the paper's classes 0..3.
+
+        Opens the mask, of the images at most a header. Raises `DataError` at the first fault, also where the
+        patient has no mask.
+        """
+        if not self.mask_files:
+            raise DataError(
+                f"{self.id}: has no mask, but one is needed of a fully annotated or test patient; "
+                "add the mask or use the patient as weakly annotated."
+            )
+        return self.load_labels(refuse)
+
+    def read(self) -> Case:
+        """Images and labels."""
+        return replace(self.read_images(), labels=self.read_labels())
+
+    @property
+    def place(self) -> str:
+        """Where the patient lies, as messages name it: its folder, or its one image file."""
+        if len(self.image_files) == 1:
+            return self.relative(self.image_files[0])
+        return self.relative((self.image_files + self.mask_files)[0].parent)
+
+    def relative(self, path: Path) -> str:
+        """`path` as messages name it: relative to the cohort folder."""
+        return Path(path).relative_to(self.folder).as_posix()
+
+
+class Found(NamedTuple):
+    """What a layout found in a cohort folder, from file names alone. Patient IDs need not be unique yet."""
+
+    layout: str
+    sequences: tuple[str, ...]
+    tasks: tuple[str, ...]
+    has_empty_ends: bool
+    patients: Sequence[Patient]
+    problems: Sequence[Problem]
+
+
+def visible_folders(folder: Path) -> list[Path]:
+    """Subfolders by name, without hidden ones."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def no_patient(path: Path, name: str, endings: tuple[str, ...]) -> Problem | None:
+    """The problem of a folder that holds no patient's files, recognised by their endings; None if it holds some."""
+    content = [file.name.lower() for file in path.iterdir() if not file.name.startswith(".")]
+    if not content:
+        return Problem(path.name, name, "is an empty folder; add the patient's files or delete it.")
+    if any(file.endswith(endings) for file in content):
+        return None
+    sentence = f"holds no {endings[0]} file, so it is not read as a patient."
+    return Problem(path.name, name, sentence, "warning")
+
+
+def check_intensities(array: np.ndarray, file: str, name: str, report: Report) -> bool:
+    """Whether the volume (X, Y, Z) of sequence `name` can be used: finite numbers, not all the same."""
+    low, high = (array.min(), array.max()) if array.size else (0, 0)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        bad = array.size - int(np.count_nonzero(np.isfinite(array)))
+        report(file, f"{name} holds {bad} voxels that are NaN or infinite; export the scan again.")
+    elif low == high:
+        value = f"{low:g}" if array.size else "nothing"
+        report(file, f"{name} is empty (every voxel is {value}); export the scan again.")
+    else:
+        return True
+    return False
+
+
+def map_labels(
+    values: np.ndarray, classes: dict[int, int], file: str, report: Report, known_from: str = "this layout"
+) -> np.ndarray | None:
+    """Label values on disk -> the paper's classes, uint8 of the same shape. classes: {value on disk: class}."""
+    labels = np.zeros_like(values, np.uint8)
+    known = values == 0
+    for value, name in classes.items():
+        hit = values == value
+        labels |= hit * np.uint8(name)
+        known |= hit
+    if known.all():
+        return labels
+    unknown = ", ".join(f"{value:g}" for value in np.unique(values[~known])[:5])
+    expected = ", ".join(str(value) for value in sorted({0, *classes}))
+    report(file, f"holds the unknown label value {unknown}; {known_from} has {expected}: correct the mask.")
+    return None
 
 
 @dataclass(frozen=True)
@@ -44,89 +230,3 @@ class Cohort:
                 return patient
         hint = nearest(patient_id, [patient.id for patient in self.patients])
         raise DataError(f"{self.folder}: has no patient {patient_id!r} among its {len(self.patients)}.{hint}")
-
-
-def find_cohort(folder: str | Path, *, strict: bool = True) -> Cohort:
-    """Find the patients in `folder`, or in the one folder inside it that has a known layout. Reads no image.
-
-    Raises `SettingError` where there is no such folder and `DataError` where it holds no known layout or, if
-    `strict`, at the first patient whose files cannot be complete; `strict=False` keeps such faults in
-    `Cohort.problems`, and reading that patient raises. A missing mask is no fault here: such a patient can be
-    weakly annotated.
-    """
-    found, folder = _recognise(_existing(folder))
-    problems = [*found.problems]
-    for patient in found.patients:
-        problems += [Problem(patient.id, file, sentence) for file, sentence in patient.missing()]
-    counts = Counter(patient.id for patient in found.patients)
-    for name in (name for name, count in counts.items() if count > 1):
-        places = [patient.place for patient in found.patients if patient.id == name]
-        sentence = f"the patient ID {name} occurs {counts[name]} times (also {places[0]}); keep one."
-        problems.append(Problem(name, places[1], sentence))
-    if not found.patients and not problems:
-        problems.append(Problem("", str(folder), "holds no patient."))
-    errors = [problem for problem in problems if problem.severity == "error"]
-    if strict and errors:
-        more = f" {len(errors) - 1} more problems;" if len(errors) > 1 else ""
-        raise DataError(f"{errors[0]}{more} `python -m mixsup_lib check-data {folder}` lists all.")
-    return Cohort(
-        folder=folder,
-        layout=found.layout,
-        sequences=found.sequences,
-        tasks=found.tasks,
-        patients=tuple(sorted(found.patients, key=lambda patient: patient.id)),
-        has_empty_ends=found.has_empty_ends,
-        problems=tuple(problems),
-    )
-
-
-def open_patient(folder: str | Path) -> Patient:
-    """The patient whose own folder this is (BraTS and LGG: the Decathlon has no folder per patient).
-
-    Raises `SettingError` where there is no such folder and `DataError` where it is no patient's.
-    """
-    folder = _existing(folder).resolve()
-    for layout in (brats, lgg_kaggle):
-        found = layout.find(folder.parent, [folder])
-        if found and found.patients:
-            return found.patients[0]
-    raise DataError(f"{folder}: holds no patient's files; expected those of a BraTS or LGG patient.")
-
-
-def _existing(folder: str | Path) -> Path:
-    folder = Path(folder)
-    if not folder.is_dir():
-        what = "is a file, expected a folder" if folder.exists() else "there is no such folder"
-        raise SettingError(f"{folder}: {what}; name the folder that holds the data.")
-    return folder
-
-
-def _recognise(folder: Path) -> tuple[Found, Path]:
-    """What a layout found in `folder`, or in the one subfolder that has a layout, and where."""
-    found = _find(folder)
-    if found:
-        return found, folder
-    inside = [(found, path) for path in visible_folders(folder) if (found := _find(path))]
-    if len(inside) == 1:
-        if (folder / FILE_NAME).exists():
-            raise DataError(f"{folder / FILE_NAME}: lies outside the cohort; move it into {inside[0][1]}.")
-        return inside[0]
-    if inside:
-        names = ", ".join(path.name for _, path in inside)
-        raise DataError(f"{folder}: holds {len(inside)} cohorts ({names}); name one of these folders.")
-    if not any(folder.iterdir()):
-        raise DataError(f"{folder}: is an empty folder, expected patients ({LAYOUT_NAMES}).")
-    if any(path.suffix in (".gz", ".nii", ".tif") for path in folder.iterdir()):
-        raise DataError(
-            f"{folder}: looks like one patient's folder; name the folder that holds all patients."
-        )
-    raise DataError(f"{folder}: has none of the known layouts ({LAYOUT_NAMES}); see data/README.md.")
-
-
-def _find(folder: Path) -> Found | None:
-    try:
-        return next((found for layout in LAYOUTS if (found := layout.find(folder))), None)
-    except PermissionError as error:
-        raise DataError(
-            f"{error.filename}: cannot be opened (no permission); change its permissions."
-        ) from None

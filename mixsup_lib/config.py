@@ -1,22 +1,71 @@
-"""The typed configuration of one run: every setting has a name, a type, a meaning and, by preset, a value.
+"""A notebook's papermill parameters -> settings, refusing every name that is not one.
 
-A setting left at None takes the value its preset gives it. An unknown or mistyped setting is an error that names the
-nearest known one.
+papermill only warns of an unknown parameter and runs the defaults; these functions make the notebook stop.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mixsup_lib import paper
-from mixsup_lib.errors import SettingError, nearest, shown
-from mixsup_lib.presets import PRESETS
+from mixsup_lib.files import SettingError, nearest, shown
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "pixel_mm": 5.0,
+        "window": (48, 48),
+        "padding": "same",
+        "input_size": None,
+        "width": 4,
+        "depth": 2,
+        "optimizer": "adam",
+        "learning_rate": 3e-3,
+        "schedule": "cosine",
+        "iterations": 40,
+        "batches_per_iteration": 1,
+        "batch_norm_batches": 10,
+    },
+    "workshop": {
+        "pixel_mm": 2.5,
+        "window": (80, 64),
+        "padding": "same",
+        "input_size": None,
+        "width": 16,
+        "depth": 3,
+        "optimizer": "adam",
+        "learning_rate": 1e-3,
+        "schedule": "cosine",
+        "iterations": 1500,
+        "batches_per_iteration": 1,
+        "batch_norm_batches": 100,
+    },
+    "paper": {
+        "pixel_mm": None,
+        "window": None,
+        "padding": "valid",
+        "input_size": 300,
+        "width": 64,
+        "depth": 4,
+        "optimizer": "normalized_sgd",
+        "learning_rate": 0.25,
+        "schedule": "plateau",
+        "iterations": 10_000,
+        "batches_per_iteration": 10,
+        "batch_norm_batches": 100,
+    },
+}
+"""What a preset decides: the grid of the slices, the network's size and the optimiser.
+
+Departure: the presets tiny and workshop use Adam with a cosine schedule and a padded U-Net on 5 or 2.5 mm pixels, so
+that a run takes seconds or minutes on a CPU; the preset paper keeps the paper's.
+"""
+
 
 Supervision = Literal["standard", "mixed"]
 Side = Annotated[int, Field(ge=1)]
@@ -242,3 +291,30 @@ def make_config(**settings: Any) -> RunConfig:
         raise SettingError(
             f"Setting {name!r}: {found}{first['msg'][0].lower() + first['msg'][1:]}."
         ) from None
+
+
+def new_names(namespace: Mapping[str, Any], before: Collection[str]) -> list[str]:
+    """Public names that appeared in a notebook since `before = set(globals())` was taken above its parameters."""
+    return [
+        name for name in namespace if name not in before and not name.startswith("_") and name != "before"
+    ]
+
+
+def refuse_unknown(namespace: Mapping[str, Any], before: Collection[str], known: Collection[str]) -> None:
+    """Raise `SettingError` for the first new name of the notebook that is not `known`."""
+    for name in new_names(namespace, before):
+        if name not in known:
+            raise SettingError(
+                f"Unknown parameter {name!r}.{nearest(name, known)} `papermill --help-notebook` lists the parameters."
+            )
+
+
+def run_config(namespace: Mapping[str, Any], before: Collection[str]) -> RunConfig:
+    """The run configuration from a notebook's parameters.
+
+    Every setting of `RunConfig` can be a parameter; the parameter `settings` may hold further ones as a dictionary,
+    which come before parameters of the same name.
+    """
+    refuse_unknown(namespace, before, [*RunConfig.model_fields, "settings"])
+    chosen = {name: namespace[name] for name in new_names(namespace, before) if name != "settings"}
+    return make_config(**{**chosen, **namespace.get("settings", {})})

@@ -120,7 +120,7 @@ def check_torch() -> list[Check]:
     try:
         import torch
 
-        from mixsup_lib.compute import bfloat16_pays
+        from mixsup_lib.training import bfloat16_pays
     except (ImportError, OSError) as error:
         fault = f"does not import: {str(error).splitlines()[0]}"
         return [Check("PyTorch", False, fault, "remove .venv and run the make target again")]

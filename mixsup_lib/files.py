@@ -1,20 +1,64 @@
-"""Atomic writes (a full disk is one sentence), checksums, and JSON and YAML whose every fault is one exception."""
+"""Worker processes of one thread each, which end together with the process that started them."""
 
 from __future__ import annotations
 
+import difflib
 import errno
 import hashlib
 import json
+import multiprocessing
 import os
 import re
 import shutil
 import sys
+import threading
 import uuid
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
-from mixsup_lib.errors import DataError, DiskFullError
+
+class MixsupError(Exception):
+    """Base of the library's own errors."""
+
+    exit_code = 1
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+class DataError(MixsupError):
+    """The data or a result is at fault (exit code 1)."""
+
+
+class DiskFullError(DataError):
+    """There is no room for a file (exit code 1)."""
+
+
+class SettingError(MixsupError):
+    """The call is at fault: an unknown, mistyped or impossible setting (exit code 2)."""
+
+    exit_code = 2
+
+
+def printable(text: str) -> str:
+    """`text` with every character escaped that a terminal might act on; a message may quote a hostile file."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def shown(value: object, longest: int = 80) -> str:
+    """`value` as a sentence quotes it: one line, cut off where it is long."""
+    text = repr(value)
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint such as " Did you mean 'fold'?" for a mistyped `name`, or "" when nothing known is close."""
+    close = difflib.get_close_matches(str(name), [str(item) for item in known], n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}\..+")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -193,3 +237,35 @@ def check_sums(folder: str | Path, *names: str) -> None:
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def worker_pool(
+    workers: int, writes: str | Path, start_method: str | None = None
+) -> Iterator[ProcessPoolExecutor]:
+    """A pool of processes that write `writes`. On an error what has not begun is cancelled, what has begun still ends.
+
+    A pool's processes wait for work for ever; a killed parent would leave them with the locks and the memory that
+    they inherited. Raises DataError where one of them ended early.
+    """
+    context = multiprocessing.get_context(start_method)
+    with ProcessPoolExecutor(workers, context, initializer=_begin) as pool:
+        try:
+            yield pool
+        except BrokenProcessPool as error:
+            raise DataError(
+                f"{writes}: a process that writes it ended early: too little memory, or a script without "
+                "'if __name__ == \"__main__\":'; call again with workers=1."
+            ) from error
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _begin() -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixsup_lib.errors import DataError, SettingError
+from mixsup_lib.files import DataError, SettingError
 
 
 def class_weights(labels: Tensor, target_weights: Sequence[float]) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from mixsup_lib.errors import MixsupError, SettingError
+from mixsup_lib.files import MixsupError, SettingError
 
 
 class DivergedError(MixsupError, ArithmeticError):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mixsup_lib.errors import DataError, SettingError, nearest, shown
+from mixsup_lib.files import DataError, SettingError, nearest, shown
 
 _YEAR_PREFIX = re.compile(r"^brats\d{2,4}_", re.IGNORECASE)
 

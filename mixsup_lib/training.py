@@ -2,27 +2,243 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import math
+import signal
+import threading
 import time
-from collections.abc import Callable
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from mixsup_lib.compute import autocast, compiled
 from mixsup_lib.config import RunConfig
-from mixsup_lib.divergence import check_state, check_step
-from mixsup_lib.errors import DataError
-from mixsup_lib.files import write_bytes
-from mixsup_lib.geometry import Frame
-from mixsup_lib.interrupts import interrupts_noted
+from mixsup_lib.files import DataError, SettingError, write_bytes
 from mixsup_lib.losses import classification_loss, joint_loss, segmentation_loss
 from mixsup_lib.model import MixedSupervisionUNet
-from mixsup_lib.optim import CosineSchedule, NormalizedSGD, PlateauSchedule
+from mixsup_lib.optim import CosineSchedule, DivergedError, NormalizedSGD, PlateauSchedule
 from mixsup_lib.sampling import Batch, BatchSampler
-from mixsup_lib.saved_state import read_checkpoint
+from mixsup_lib.slices import keep_freed_memory
+from mixsup_lib.unet import Frame, Geometry
+
+
+@contextmanager
+def interrupts_noted() -> Iterator[Callable[[], bool]]:
+    """Within it Ctrl-C (SIGINT) is noted, not raised; yields a function that tells whether one came.
+
+    A second Ctrl-C is raised at once, as KeyboardInterrupt. Where SIGINT is ignored, or outside the main thread, which
+    gets no signals, nothing changes.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before in (signal.SIG_IGN, None) or threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    noted = threading.Event()
+
+    def note(number: int, frame: object) -> None:
+        if noted.is_set():
+            raise KeyboardInterrupt
+        noted.set()
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The GPU if there is one and `name` allows it; `SettingError` if "cuda" is asked for and there is none."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SettingError("Setting 'device': found 'cuda', but PyTorch sees no GPU; use 'auto' or 'cpu'.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def bfloat16_pays(device: torch.device) -> bool:
+    """Does bfloat16 autocast speed this device up? On a CPU only with matrix tiles (AMX).
+
+    Measured for the workshop network: 3-4 times faster with AMX, no faster than float32 where the CPU has the
+    bfloat16 vector instructions alone.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """ "float32" or "bfloat16"; "auto" takes bfloat16 where it pays."""
+    if name == "auto":
+        return "bfloat16" if bfloat16_pays(device) else "float32"
+    return name
+
+
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
+    """Context in which convolutions run in bfloat16, or one that does nothing for float32."""
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def compiled(network: torch.nn.Module, trial: Callable[[Callable], None]) -> Callable:
+    """The network's forward pass compiled (TorchInductor), or as it is where that fails, with a warning that says why.
+
+    `trial(forward)` does a forward and a backward pass, so that both are compiled now. Its traces in the network are
+    removed: buffers are put back, gradients dropped. Parameters and their names are those of the network either way.
+    """
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    forward: Callable = network
+    try:
+        forward = torch.compile(network, dynamic=False)
+        trial(forward)
+    except (
+        Exception
+    ) as error:  # whatever this machine's compiler lacks; a fault of the network's own comes again
+        reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")[:200]
+        warnings.warn(
+            f"Setting 'compile': the network cannot be compiled here ({type(error).__name__}: {reason}); it runs as it "
+            "is, with the same result.",
+            stacklevel=2,
+        )
+        forward = network
+    with torch.no_grad():
+        for name, buffer in network.named_buffers():
+            buffer.copy_(before[name])
+    network.zero_grad(set_to_none=True)
+    return forward
+
+
+def set_up(config: RunConfig) -> tuple[torch.device, str]:
+    """Set the number of threads; return device and precision of the run.
+
+    float32 is meant strictly: on a GPU too, products are not rounded to TF32.
+    """
+    torch.set_num_threads(config.threads)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    keep_freed_memory()
+    device = choose_device(config.device)
+    return device, choose_precision(config.precision, device)
+
+
+def network_input(
+    config: RunConfig, slice_shape: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[Frame, Frame]]:
+    """Training input size (H, W) of the network and the frames (rows, columns) that fit slices into it."""
+    geometry = Geometry(config.depth, config.padding)
+    step = 2**config.depth
+    sizes = [config.input_size or math.ceil(size / step) * step for size in slice_shape]
+    frames = [geometry.training_frame(size, whole) for size, whole in zip(slice_shape, sizes, strict=True)]
+    return tuple(sizes), tuple(frames)
+
+
+def build_network(config: RunConfig, in_channels: int, slice_shape: tuple[int, int]) -> MixedSupervisionUNet:
+    """The network of a run with its initial weights, which depend on the seed alone.
+
+    Standard and mixed supervision with one seed start from the same U-Net.
+    """
+    torch.manual_seed(config.seed)
+    input_shape, _ = network_input(config, slice_shape)
+    network = MixedSupervisionUNet(
+        in_channels=in_channels,
+        n_maps=config.n_maps,
+        n_branches=config.n_branches,
+        width=config.width,
+        depth=config.depth,
+        padding=config.padding,
+        input_shape=input_shape,
+        branch=config.branch,
+        pooling=config.pooling,
+    )
+    return network.to(memory_format=torch.channels_last)
+
+
+FILE_NAME = "diverged.npz"
+"""Where a run that diverged leaves its batches."""
+ADVICE = "lower the learning rate, or use precision float32. The last checkpoint is kept."
+
+
+class TrainingDivergedError(DivergedError):
+    """A loss or a gradient is not finite; nothing was changed by it.
+
+    batches: those of the iteration that are at fault; losses: (len(batches), 3), joint, segmentation, classification.
+    """
+
+    def __init__(
+        self, sentence: str, batches: Sequence[Batch] = (), losses: np.ndarray | None = None
+    ) -> None:
+        super().__init__(sentence)
+        self.batches = batches
+        self.losses = np.zeros((0, 3), np.float32) if losses is None else losses
+
+
+def check_step(
+    iteration: int, loss: float, norm: float, batches: Sequence[Batch], losses: Sequence[torch.Tensor]
+) -> None:
+    """TrainingDivergedError unless the mean loss of the iteration and the norm of its gradient are finite numbers.
+
+    losses: per batch, (3,). Where the loss of a batch is not finite, only such batches are at fault, else all.
+    """
+    if math.isfinite(loss) and math.isfinite(norm):
+        return
+    name, found = ("loss", loss) if not math.isfinite(loss) else ("norm of the gradient", norm)
+    table = torch.stack(list(losses)).cpu().numpy()  # (batches, 3)
+    bad = ~np.isfinite(table).all(axis=1)
+    bad = bad if bad.any() else ~bad
+    raise TrainingDivergedError(
+        f"The {name} became {found} at iteration {iteration}; expected a finite number: {ADVICE}",
+        [batch for batch, at_fault in zip(batches, bad, strict=True) if at_fault],
+        table[bad],
+    )
+
+
+def check_state(iteration: int, tensors: Iterable[torch.Tensor]) -> None:
+    """TrainingDivergedError where a number of the network or of its optimiser is not finite."""
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+        raise TrainingDivergedError(
+            f"The network holds numbers that are not finite after iteration {iteration}, so its state is not saved: "
+            f"{ADVICE}"
+        )
+
+
+def save_batches(path: Path, error: TrainingDivergedError, table: pd.DataFrame) -> TrainingDivergedError:
+    """Write the batches of `error` as .npz; returns the error with a sentence that names them and the file.
+
+    One row per image: `images` (N, C, H, W), `presence` (N, R), `batch`, `row` (of the store), `patient`, `z`, and
+    `label` (N,), its position in `labels` (A, H, W), -1 where the image has none. One per batch: `losses` (batches, 3).
+    """
+    if not error.batches:
+        return error
+    sizes = [len(batch.rows) for batch in error.batches]
+    annotated = np.concatenate([np.arange(len(b.rows)) < len(b.labels) for b in error.batches])
+    rows = np.concatenate([batch.rows for batch in error.batches])
+    shown = table.iloc[rows]
+    content = {name: np.concatenate([_array(getattr(b, name)) for b in error.batches]) for name in _OF_BATCH}
+    content |= {"batch": np.repeat(np.arange(len(sizes)), sizes), "row": rows, "losses": error.losses}
+    content |= {"patient": shown["patient"].to_numpy(str), "z": shown["z"].to_numpy()}
+    content["label"] = np.where(annotated, np.cumsum(annotated) - 1, -1)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **content)
+    write_bytes(path, buffer.getbuffer())
+    patients = ", ".join(dict.fromkeys(shown["patient"]))
+    return TrainingDivergedError(f"{error} Its {len(rows)} images ({patients}) are in {path}.")
+
+
+_OF_BATCH = ("images", "labels", "presence")
+
+
+def _array(values: np.ndarray | torch.Tensor) -> np.ndarray:
+    """Batches of `feed` hold tensors, on a GPU those of its memory."""
+    return values.cpu().numpy() if isinstance(values, torch.Tensor) else values
+
 
 HISTORY_COLUMNS = ("iteration", "loss", "segmentation_loss", "classification_loss", "learning_rate")
 
@@ -228,3 +444,24 @@ class Trainer:
             raise DataError(
                 f"{self.checkpoint}: does not fit the run ({type(error).__name__}); delete it to start anew."
             ) from None
+
+
+def read_checkpoint(path: Path, device: torch.device) -> dict:
+    """What `Trainer.save` wrote. torch does not compare the archive's checksums, so that is done here.
+
+    Raises DataError for a file that is damaged, holds anything but tensors and plain values, or is no dictionary.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError("packed")  # torch packs nothing, and what is packed can be huge
+            if archive.testzip():
+                raise ValueError("checksum")
+        state = torch.load(path, map_location=device, weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError(type(state).__name__)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise DataError(
+            f"{path}: not a readable checkpoint ({type(error).__name__}); delete it to start anew."
+        ) from None
+    return state

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from mixsup_lib.alignment_plots import (
+from mixsup_lib.experiments.style import alt_text
+from mixsup_lib.teaching.figures.nb02 import (
     averaging_unet,
     border_effect,
     centre,
@@ -18,8 +19,7 @@ from mixsup_lib.alignment_plots import (
     receptive_field,
     untrained_gradient,
 )
-from mixsup_lib.geometry import Geometry
-from mixsup_lib.plot_style import alt_text
+from mixsup_lib.unet import Geometry
 
 PAPER, SMALL = Geometry(4, "valid"), Geometry(2, "valid")
 SIZE = 92  # of the input of SMALL; 49 pixels of output

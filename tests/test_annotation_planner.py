@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from mixsup_lib.planner import Surface, advice, plans
-from mixsup_lib.plot_style import alt_text
-from mixsup_lib.widgets.annotation_planner import annotation_planner, draw_plans
+from mixsup_lib.experiments.style import alt_text
+from mixsup_lib.teaching.planner import Surface, advice, plans
+from mixsup_lib.teaching.widgets.annotation_planner import annotation_planner, draw_plans
 
 
 @pytest.fixture(scope="module")

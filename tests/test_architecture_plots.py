@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from mixsup_lib.architecture_plots import architecture, branch_rows, place_boxes
-from mixsup_lib.errors import SettingError
-from mixsup_lib.geometry import Geometry
-from mixsup_lib.plot_style import alt_text
+from mixsup_lib.experiments.style import alt_text
+from mixsup_lib.files import SettingError
+from mixsup_lib.teaching.figures.nb02 import architecture, branch_rows, place_boxes
+from mixsup_lib.unet import Geometry
 
 PAPER = Geometry(4, "valid")
 CASES = [

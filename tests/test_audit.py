@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from mixsup_lib import audit
 from mixsup_lib.paper import TABLE_1, TABLE_2, TABLE_3, TABLE_4
+from mixsup_lib.teaching import audit
 
 
 @pytest.fixture

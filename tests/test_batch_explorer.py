@@ -7,18 +7,18 @@ import time
 import numpy as np
 import pytest
 
-from mixsup_lib.batch_plots import (
+from mixsup_lib.experiments.style import alt_text
+from mixsup_lib.files import DataError
+from mixsup_lib.protocol import make_split, permutation
+from mixsup_lib.sampling import Batch, Pool
+from mixsup_lib.teaching.figures.nb04 import (
     KINDS,
     batch_composition,
     draws_per_slice,
     fold_strips,
     one_slice_three_tasks,
 )
-from mixsup_lib.errors import DataError
-from mixsup_lib.plot_style import alt_text
-from mixsup_lib.protocol import make_split, permutation
-from mixsup_lib.sampling import Batch, Pool
-from mixsup_lib.widgets.batch_explorer import batch_explorer, batch_picture, passes
+from mixsup_lib.teaching.widgets.batch_explorer import batch_explorer, batch_picture, passes
 
 POOLS = {"positive annotated": 40, "negative": 100, "positive weak": 80}
 

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "workflow"))
 
 import run_bench  # noqa: E402
 from bench import batches, growing, preparing, scans, segmenting, starting, table, training_step  # noqa: E402
@@ -21,9 +20,9 @@ from bench.sizes import FULL, TINY  # noqa: E402
 from bench.turns import Way, take_turns  # noqa: E402
 from record import record  # noqa: E402
 
-from mixsup_lib.cohort import find_cohort  # noqa: E402
 from mixsup_lib.config import make_config  # noqa: E402
-from mixsup_lib.errors import MixsupError  # noqa: E402
+from mixsup_lib.datasets import find_cohort  # noqa: E402
+from mixsup_lib.files import MixsupError  # noqa: E402
 from mixsup_lib.slices import prepare  # noqa: E402
 
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mixsup_lib.branch_plots import (
+from mixsup_lib.experiments.style import alt_text
+from mixsup_lib.model import DeepSkipBranch
+from mixsup_lib.teaching.figures.nb02 import (
     difference,
     follow,
     pooled_separation,
@@ -15,8 +17,6 @@ from mixsup_lib.branch_plots import (
     roc_area,
     surviving_difference,
 )
-from mixsup_lib.branches import DeepSkipBranch
-from mixsup_lib.plot_style import alt_text
 
 SIZES = (1, 4, 16, 64)
 

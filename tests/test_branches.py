@@ -7,12 +7,22 @@ import pytest
 import torch
 from torch import nn
 
-from mixsup_lib.branches import BRANCHES, DeepBranch, DeepSkipBranch, ShallowBranch, SharedTrunk, image_head
 from mixsup_lib.config import make_config
-from mixsup_lib.errors import SettingError
-from mixsup_lib.model import MixedSupervisionUNet
-from mixsup_lib.pooling import POOLINGS, lse_pool, max_pool, mean_pool
-from mixsup_lib.run_network import build_network
+from mixsup_lib.files import SettingError
+from mixsup_lib.model import (
+    BRANCHES,
+    POOLINGS,
+    DeepBranch,
+    DeepSkipBranch,
+    MixedSupervisionUNet,
+    ShallowBranch,
+    SharedTrunk,
+    image_head,
+    lse_pool,
+    max_pool,
+    mean_pool,
+)
+from mixsup_lib.training import build_network
 
 PAPER, WORKSHOP = (64, (101, 101)), (16, (80, 64))
 CONV = 64 * 32 * 3 * 3 + 32 + 2 * 32  # kernel, bias, batch norm: 64 maps -> 32

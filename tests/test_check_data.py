@@ -11,10 +11,10 @@ from cohorts import LAYOUTS, change, patient_id, save, write_cohort, write_datas
 from PIL import Image
 
 from mixsup_lib.__main__ import main as command_line
-from mixsup_lib.check_data import check_cohort, exit_code, format_problems
-from mixsup_lib.cohort import find_cohort
-from mixsup_lib.errors import SettingError
-from mixsup_lib.slice_labels import FILE_NAME
+from mixsup_lib.check import check_cohort, exit_code, format_problems
+from mixsup_lib.datasets import find_cohort
+from mixsup_lib.datasets.slice_labels import FILE_NAME
+from mixsup_lib.files import SettingError
 
 HEADER = "patient,class,first_z,last_z\n"
 

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from mixsup_lib.__main__ import main
-from mixsup_lib.cohort import find_cohort
 from mixsup_lib.config import RunConfig, make_config
-from mixsup_lib.runs import load_run, run
+from mixsup_lib.datasets import find_cohort
+from mixsup_lib.experiments.runs import load_run, run
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ import pytest
 from cohorts import LAYOUTS, NAMES, change, patient_id, save, write_cohort, write_dataset_json
 from PIL import Image
 
-from mixsup_lib.cohort import find_cohort, open_patient
-from mixsup_lib.errors import DataError, SettingError
-from mixsup_lib.layouts.nifti import from_lps
+from mixsup_lib.datasets import find_cohort, open_patient
+from mixsup_lib.datasets.nifti import from_lps
+from mixsup_lib.files import DataError, SettingError
 from mixsup_lib.paper import SEQUENCES, TASKS
 
 FIRST = patient_id("brats2018", 0)

@@ -6,7 +6,7 @@ import pytest
 
 from mixsup_lib.__main__ import parse_settings
 from mixsup_lib.config import RunConfig, make_config
-from mixsup_lib.errors import SettingError
+from mixsup_lib.files import SettingError
 
 
 @pytest.mark.parametrize(("supervision", "name"), [("standard", "a3e56bc9"), ("mixed", "173388fd")])

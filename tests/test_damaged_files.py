@@ -9,7 +9,6 @@ import gzip
 import json
 import shutil
 import struct
-import sys
 import tracemalloc
 from pathlib import Path
 
@@ -24,23 +23,19 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "workflow"))
 
 import fuzz  # noqa: E402
 import fuzz_mutations  # noqa: E402
 
 from mixsup_lib.__main__ import main as command_line  # noqa: E402
-from mixsup_lib.check_data import check_cohort  # noqa: E402
-from mixsup_lib.cohort import find_cohort  # noqa: E402
+from mixsup_lib.check import check_cohort  # noqa: E402
 from mixsup_lib.config import make_config  # noqa: E402
-from mixsup_lib.errors import DataError, MixsupError, SettingError  # noqa: E402
-from mixsup_lib.examples import read_examples  # noqa: E402
-from mixsup_lib.files import check_sums, read_yaml  # noqa: E402
+from mixsup_lib.datasets import find_cohort  # noqa: E402
+from mixsup_lib.datasets.slice_labels import FILE_NAME, read_slice_labels  # noqa: E402
+from mixsup_lib.experiments.experiment import read_scenario  # noqa: E402
+from mixsup_lib.experiments.runs import collect, load_network, load_run, read_examples, read_history, run  # noqa: E402
+from mixsup_lib.files import DataError, MixsupError, SettingError, check_sums, read_yaml  # noqa: E402
 from mixsup_lib.protocol import read_split  # noqa: E402
-from mixsup_lib.run_records import collect, read_history  # noqa: E402
-from mixsup_lib.runs import load_network, load_run, run  # noqa: E402
-from mixsup_lib.scenario import read_scenario  # noqa: E402
-from mixsup_lib.slice_labels import FILE_NAME, read_slice_labels  # noqa: E402
 from mixsup_lib.slices import prepare  # noqa: E402
 
 QUICK = 5 * len(fuzz.KINDS)

@@ -6,26 +6,28 @@ import errno
 import gc
 import os
 import subprocess
-import sys
 from pathlib import Path
 
+import grid_step
+import kill_jobs
 import numpy as np
 import pytest
+from test_grid import plan_of
 
 from mixsup_lib import slices
 from mixsup_lib.__main__ import main
 from mixsup_lib.config import make_config
-from mixsup_lib.errors import DiskFullError
-from mixsup_lib.files import atomic_path, disk_full, is_leftover, stopped_by_full_disk, write_text
+from mixsup_lib.experiments.runs import run
+from mixsup_lib.files import (
+    DiskFullError,
+    atomic_path,
+    disk_full,
+    is_leftover,
+    stopped_by_full_disk,
+    write_text,
+)
 from mixsup_lib.phantom import write_phantom
-from mixsup_lib.runs import run
 from mixsup_lib.slices import prepare
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow"))
-
-import grid_step  # noqa: E402
-import kill_jobs  # noqa: E402
-from test_grid import plan_of  # noqa: E402
 
 WINDOW = (32, 32)
 
@@ -108,7 +110,7 @@ def test_a_disk_that_says_only_at_the_flush_that_it_is_full(phantom, tmp_path, m
             raise OSError(errno.ENOSPC, "")
 
     with monkeypatch.context() as patch:
-        patch.setattr("mixsup_lib.growing_array.os.fsync", full)
+        patch.setattr("mixsup_lib.slices.os.fsync", full)
         assert main(call) == 1
     assert "images.npy: cannot" in assert_one_sentence(capfd, tmp_path)
     assert not (tmp_path / "s/images.npy").exists() and main(call) == 0

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from mixsup_lib import doctor
+from mixsup_lib import doctor, training
 from mixsup_lib.doctor import Check, as_text, check_disk, check_memory, check_packages, check_python
 
 PINS = [
@@ -65,11 +65,10 @@ def test_a_full_disk_and_a_folder_that_cannot_be_written_are_faults(tmp_path, mo
 
 
 def test_amx_decides_about_bfloat16(monkeypatch):
-    from mixsup_lib import compute
 
     found = {}
     for amx in (True, False):
-        monkeypatch.setattr(compute, "bfloat16_pays", lambda device, amx=amx: amx)
+        monkeypatch.setattr(training, "bfloat16_pays", lambda device, amx=amx: amx)
         found[amx] = next(check for check in doctor.check_torch() if check.name == "CPU precision").found
     assert "bfloat16 is used" in found[True] and "float32 is used" in found[False]
 

@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mixsup_lib.budget_plots import surface_lines, weak_scans
 from mixsup_lib.config import make_config
-from mixsup_lib.equivalence import masks_reaching, masks_worth
-from mixsup_lib.errors import DataError
-from mixsup_lib.planner import Surface
-from mixsup_lib.plot_style import alt_text
+from mixsup_lib.experiments.statistics import masks_reaching, masks_worth
+from mixsup_lib.experiments.style import alt_text
+from mixsup_lib.files import DataError
+from mixsup_lib.teaching.figures.nb11 import surface_lines, weak_scans
+from mixsup_lib.teaching.planner import Surface
 
 STANDARD = {f"{n} FA": make_config(cohort="any", supervision="standard", n_fa=n) for n in (5, 10, 40)}
 MIXED = {f"5 FA + {n} WA": make_config(cohort="any", supervision="mixed", n_fa=5, n_wa=n) for n in (20, 91)}

@@ -10,12 +10,12 @@ from typing import NamedTuple
 import nbformat
 import pytest
 
-from mixsup_lib.checks.verdict import Verdict, as_array, call, check, expect
+from mixsup_lib.teaching.exercises.verdict import Verdict, as_array, call, check, expect
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 SOLUTIONS = ROOT / "notebooks" / "solutions"
-CALL = re.compile(r"checks\.(exercise_(\d+)_(\d+))\((\w+)\)")
+CALL = re.compile(r"exercises\.(exercise_(\d+)_(\d+))\((\w+)\)")
 
 
 class Exercise(NamedTuple):
@@ -34,7 +34,7 @@ class Exercise(NamedTuple):
 
     @property
     def check(self):
-        return getattr(importlib.import_module(f"mixsup_lib.checks.notebook_{self.book:02d}"), self.name)
+        return getattr(importlib.import_module(f"mixsup_lib.teaching.exercises.nb{self.book:02d}"), self.name)
 
     def judge(self, source: str) -> Verdict:
         """Run `source` by itself in the folder of the notebooks and check the answer that it defines."""
@@ -94,7 +94,7 @@ def test_a_check_survives_any_answer(exercise):
 
 def test_every_check_and_every_solution_belongs_to_an_exercise():
     named = {exercise.name for exercise in FOUND}
-    files = sorted((ROOT / "mixsup_lib" / "checks").glob("notebook_*.py"))
+    files = sorted((ROOT / "mixsup_lib" / "teaching" / "exercises").glob("nb*.py"))
     defined = {name for file in files for name in re.findall(r"^def (exercise_\w+)", file.read_text(), re.M)}
     assert defined == named
     assert {path.stem for path in SOLUTIONS.glob("*.py")} == {

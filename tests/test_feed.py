@@ -10,13 +10,17 @@ import torch
 from test_sampling import sampler, synthetic
 from test_training import assert_same, trainer, weights
 
-from mixsup_lib import compute
 from mixsup_lib.config import make_config
-from mixsup_lib.errors import DataError, SettingError
-from mixsup_lib.feed import choose_feed, feed_batches
-from mixsup_lib.runs import load_network, run
-from mixsup_lib.sampling import BatchSampler
-from mixsup_lib.training_slices import TrainingSlices, select_training_slices
+from mixsup_lib.experiments.runs import load_network, run
+from mixsup_lib.files import DataError, SettingError
+from mixsup_lib.sampling import (
+    BatchSampler,
+    TrainingSlices,
+    choose_feed,
+    feed_batches,
+    select_training_slices,
+)
+from mixsup_lib.training import compiled
 
 CPU = torch.device("cpu")
 WAYS = ("resident", "prefetch")
@@ -224,7 +228,7 @@ def test_the_trial_leaves_no_trace_in_the_network():
         seen.append(forward)
         network(images).square().mean().backward()
 
-    compute.compiled(network, trial)
+    compiled(network, trial)
     assert len(seen) == 1
     assert_same(before, dict(network.state_dict()))
     assert all(p.grad is None for p in network.parameters())

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "workflow"))
 
 import equal_dice  # noqa: E402
 import gpu_bench  # noqa: E402
@@ -21,11 +20,11 @@ import gpu_rows  # noqa: E402
 from made_up_slices import ANNOTATED, trainer_on, write_slices  # noqa: E402
 from tiles import in_tiles, layout  # noqa: E402
 
-from mixsup_lib import speed  # noqa: E402
-from mixsup_lib.errors import SettingError  # noqa: E402
-from mixsup_lib.geometry import Geometry  # noqa: E402
+from mixsup_lib.evaluation import score_slices  # noqa: E402
+from mixsup_lib.files import SettingError  # noqa: E402
 from mixsup_lib.model import MixedSupervisionUNet  # noqa: E402
-from mixsup_lib.segmentation import score_slices  # noqa: E402
+from mixsup_lib.teaching import speed  # noqa: E402
+from mixsup_lib.unet import Geometry  # noqa: E402
 
 CPU = torch.device("cpu")
 SHALLOW = {"width": 2, "depth": 1, "input_size": 100}

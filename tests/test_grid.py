@@ -21,7 +21,6 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "workflow"))
 
 import grid_progress  # noqa: E402
 import grid_run  # noqa: E402
@@ -31,9 +30,8 @@ import run_grid  # noqa: E402
 from grid_plan import Plan, read_plan  # noqa: E402
 
 from mixsup_lib.config import make_config  # noqa: E402
-from mixsup_lib.grid import cells_of  # noqa: E402
-from mixsup_lib.runs import run  # noqa: E402
-from mixsup_lib.scenario import read_scenario  # noqa: E402
+from mixsup_lib.experiments.experiment import cells_of, read_scenario  # noqa: E402
+from mixsup_lib.experiments.runs import run  # noqa: E402
 
 needs_snakemake = pytest.mark.skipif(
     grid_snakemake.snakemake_program() is None and not os.environ.get("CI"),

@@ -9,12 +9,16 @@ import pytest
 import yaml
 
 from mixsup_lib.config import make_config
-from mixsup_lib.errors import SettingError
-from mixsup_lib.gpus import gpu_places, take_place
-from mixsup_lib.grid import cells_of, expected_seconds, part_of, seconds_by_kind
-from mixsup_lib.run_notebook import NOTEBOOKS, command, may_pass
-from mixsup_lib.runs import run_folder, split_of
-from mixsup_lib.scenario import read_scenario
+from mixsup_lib.experiments.compare import NOTEBOOKS, gpu_places, may_pass, papermill_command, take_place
+from mixsup_lib.experiments.experiment import (
+    cells_of,
+    expected_seconds,
+    part_of,
+    read_scenario,
+    seconds_by_kind,
+)
+from mixsup_lib.experiments.runs import run_folder, split_of
+from mixsup_lib.files import SettingError
 
 
 def cells(folder, cohort, **changes):
@@ -38,7 +42,7 @@ def finish(cell, seconds, resumed=False):
 
 
 def test_a_cell_lies_where_its_run_goes(phantom, tmp_path):
-    from mixsup_lib.cohort import find_cohort
+    from mixsup_lib.datasets import find_cohort
 
     found, left_out = cells(tmp_path, phantom)
     assert left_out == {} and [cell.name for cell in found] == [
@@ -135,7 +139,7 @@ def test_a_place_is_held_by_one_run_at_a_time(tmp_path):
 
 def test_the_run_notebook_gets_every_setting_that_was_asked_for(tmp_path):
     given = {"cohort": tmp_path / "c", "n_fa": 7, "a": 0.5, "fold": 2, "iterations": 3}
-    call = command(make_config(**given), given, tmp_path / "run.ipynb")
+    call = papermill_command(make_config(**given), given, tmp_path / "run.ipynb")
     values = json.loads(call[-1])
     assert values["settings"] == {"a": 0.5, "iterations": 3}
     assert (values["n_fa"], values["fold"], values["cohort"]) == (7, 2, str(tmp_path / "c"))

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
+import kill_jobs
+import kill_trial
 import numpy as np
 import psutil
 import pytest
 from filelock import FileLock, Timeout
 from test_training import trainer
 
-import mixsup_lib.building as building
+import mixsup_lib.slices as building
 import mixsup_lib.slices as slices
-from mixsup_lib import phantom as phantom_module
+from mixsup_lib import phantom
 from mixsup_lib.config import make_config
-from mixsup_lib.errors import DataError
-from mixsup_lib.phantom import write_phantom
-from mixsup_lib.runs import run
+from mixsup_lib.experiments.runs import run
+from mixsup_lib.files import DataError, worker_pool
+from mixsup_lib.phantom import make_patient, write_phantom
 from mixsup_lib.slices import prepare
-from mixsup_lib.workers import worker_pool
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow"))
-
-import kill_jobs  # noqa: E402
-import kill_trial  # noqa: E402
 
 GRID = {"pixel_mm": 5.0, "window": (48, 48), "progress": False}
 SMALL = {"patients": 2, "voxel_mm": 6.0, "workers": 1, "progress": False}
@@ -244,7 +239,7 @@ def test_a_second_prepare_says_that_it_waits_and_ends_on_the_same_store(
 
 
 def test_a_second_phantom_says_that_it_waits_and_harms_no_patient(tmp_path, monkeypatch, capfd):
-    real = phantom_module.make_patient
+    real = make_patient
     real(0, voxel_mm=6.0)
     made = tmp_path / "made"
     made.mkdir()
@@ -254,7 +249,7 @@ def test_a_second_phantom_says_that_it_waits_and_harms_no_patient(tmp_path, monk
         time.sleep(0.2)
         return real(index, **options)
 
-    monkeypatch.setattr(phantom_module, "make_patient", slow)
+    monkeypatch.setattr(phantom, "make_patient", slow)
     child = _fork(lambda: write_phantom(tmp_path / "c", **SMALL))
     _wait_for(lambda: list(made.iterdir()))
     write_phantom(tmp_path / "c", **SMALL)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mixsup_lib.errors import SettingError
-from mixsup_lib.geometry import Geometry
+from mixsup_lib.experiments.style import alt_text
+from mixsup_lib.files import SettingError
 from mixsup_lib.model import MixedSupervisionUNet
-from mixsup_lib.plot_style import alt_text
-from mixsup_lib.widgets.layer_calculator import draw, layer_calculator, layer_table
+from mixsup_lib.teaching.widgets.layer_calculator import draw, layer_calculator, layer_table
+from mixsup_lib.unet import Geometry
 
 CASES = [
     (300, "valid", 4, 8),

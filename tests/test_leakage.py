@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from mixsup_lib.cohort import find_cohort
 from mixsup_lib.config import make_config
-from mixsup_lib.runs import load_run, run
-from mixsup_lib.training_slices import select_training_slices
+from mixsup_lib.datasets import find_cohort
+from mixsup_lib.experiments.runs import load_run, run
+from mixsup_lib.sampling import select_training_slices
 
 
 def rewrite(path, values):

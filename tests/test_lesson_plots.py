@@ -8,13 +8,20 @@ import numpy as np
 import pytest
 from cohorts import make_truth
 
-from mixsup_lib.annotation_plots import contact_sheet, dice_by_hours, slice_bars
 from mixsup_lib.cohort import Case
-from mixsup_lib.data_plots import head_box, intensity_ridges, sequences_and_classes, three_planes
-from mixsup_lib.errors import DataError, SettingError
-from mixsup_lib.method_plots import mixed_supervision_idea
-from mixsup_lib.planner import annotation_hours
-from mixsup_lib.plot_style import CLASS_COLORS, COLORS, alt_text
+from mixsup_lib.experiments.style import CLASS_COLORS, COLORS, alt_text
+from mixsup_lib.files import DataError, SettingError
+from mixsup_lib.teaching.figures.nb00 import mixed_supervision_idea
+from mixsup_lib.teaching.figures.nb01 import (
+    contact_sheet,
+    dice_by_hours,
+    head_box,
+    intensity_ridges,
+    sequences_and_classes,
+    slice_bars,
+    three_planes,
+)
+from mixsup_lib.teaching.planner import annotation_hours
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mixsup_lib.cohort import find_cohort
 from mixsup_lib.config import make_config
-from mixsup_lib.errors import DataError, SettingError
-from mixsup_lib.lessons import read_lessons
-from mixsup_lib.metrics import dice
-from mixsup_lib.runs import load_run, run
+from mixsup_lib.datasets import find_cohort
+from mixsup_lib.evaluation import dice
+from mixsup_lib.experiments.runs import load_run, run
+from mixsup_lib.files import DataError, SettingError
+from mixsup_lib.teaching.lessons import read_lessons
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ROOT / "data" / "lessons"

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
+import long_run
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow"))
-
-import long_run  # noqa: E402
 
 SECONDS = np.arange(0, 1800, 3.0)
 

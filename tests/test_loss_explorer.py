@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from mixsup_lib import losses
-from mixsup_lib.loss_plots import batch_weights, first_steps, gradient_balance
-from mixsup_lib.plot_style import alt_text
-from mixsup_lib.widgets.loss_explorer import (
+from mixsup_lib.experiments.style import alt_text
+from mixsup_lib.teaching.figures.nb03 import batch_weights, first_steps, gradient_balance
+from mixsup_lib.teaching.widgets.loss_explorer import (
     constant_answer_loss,
     loss_explorer,
     loss_picture,

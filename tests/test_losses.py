@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mixsup_lib.errors import DataError, SettingError
+from mixsup_lib.files import DataError, SettingError
 from mixsup_lib.losses import class_weights, classification_loss, joint_loss, segmentation_loss
 from mixsup_lib.paper import TARGET_WEIGHTS
 

@@ -7,8 +7,8 @@ import json
 import pytest
 from no_network import guarded
 
-from mixsup_lib.errors import DataError, SettingError
-from mixsup_lib.main_job import compare
+from mixsup_lib.experiments.compare import compare
+from mixsup_lib.files import DataError, SettingError
 
 
 @pytest.fixture(scope="module")

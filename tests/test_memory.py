@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from mixsup_lib.memory import keep_freed_memory
+from mixsup_lib.slices import keep_freed_memory
 
 COUNT_FAULTS = """
 import resource, sys
 import numpy as np
-from mixsup_lib.memory import keep_freed_memory
+from mixsup_lib.slices import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 def work():

@@ -10,11 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mixsup_lib.branches import DeepSkipBranch
-from mixsup_lib.errors import SettingError
-from mixsup_lib.geometry import Geometry
-from mixsup_lib.model import MixedSupervisionUNet
-from mixsup_lib.unet import UNet, upsample_exact
+from mixsup_lib.files import SettingError
+from mixsup_lib.model import DeepSkipBranch, MixedSupervisionUNet
+from mixsup_lib.unet import Geometry, UNet, upsample_exact
 
 PAPER = {
     "in_channels": 4,

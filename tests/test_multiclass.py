@@ -16,21 +16,20 @@ import torch
 from cohorts import change
 from torch.utils.flop_counter import FlopCounterMode
 
-from mixsup_lib import paper, results
-from mixsup_lib.cohort import find_cohort
-from mixsup_lib.config import make_config
-from mixsup_lib.errors import DataError
+from mixsup_lib import paper
+from mixsup_lib.config import PRESETS, make_config
+from mixsup_lib.datasets import find_cohort
+from mixsup_lib.datasets.slice_labels import write_slice_labels
+from mixsup_lib.evaluation import dice, region_mask
+from mixsup_lib.experiments import runs, tables
+from mixsup_lib.experiments.runs import load_network, load_run, run
+from mixsup_lib.files import DataError
 from mixsup_lib.losses import class_weights, classification_loss, joint_loss, segmentation_loss
-from mixsup_lib.metrics import dice, region_mask
 from mixsup_lib.model import MixedSupervisionUNet
-from mixsup_lib.presets import PRESETS
 from mixsup_lib.protocol import Split, make_split
-from mixsup_lib.run_network import build_network, network_input
-from mixsup_lib.runs import load_network, load_run, run
-from mixsup_lib.sampling import BatchSampler
-from mixsup_lib.slice_labels import write_slice_labels
+from mixsup_lib.sampling import BatchSampler, select_training_slices
 from mixsup_lib.slices import prepare
-from mixsup_lib.training_slices import select_training_slices
+from mixsup_lib.training import build_network, network_input
 
 ROOT = Path(__file__).resolve().parent.parent
 K = len(paper.CLASSES)
@@ -287,7 +286,7 @@ def test_a_multiclass_run_ends_with_the_dice_of_three_regions_from_one_label_map
     assert table["region"].tolist() == list(paper.REGIONS) * 2
     assert table["slice_auc"].notna().all() == (supervision == "mixed")
     assert len(load_network(folder, 4, (48, 48)).branches) == (K if supervision == "mixed" else 0)
-    history = results.read_history(folder)
+    history = runs.read_history(folder)
     share = A if supervision == "mixed" else 1
     joint = share * history["segmentation_loss"] + (1 - share) * history["classification_loss"].fillna(0)
     assert np.allclose(history["loss"], joint, rtol=1e-4)
@@ -317,7 +316,7 @@ def test_a_binary_run_of_a_core_ends_with_the_dice_of_that_core(run_settings, ta
     for row in table.itertuples():
         truth = region_mask(cohort[row.patient].read_labels(), task)
         assert row.truth_voxels == truth.sum() > 0
-    examples = results.read_examples(folder)
+    examples = runs.read_examples(folder)
     assert set(np.unique(examples["truth"])) == {0, 1}
 
 
@@ -330,7 +329,7 @@ def test_a_test_patient_without_the_region_is_left_out_and_no_example(phantom, r
     folder, metrics, table = finish({**run_settings, "cohort": copy}, task="enhancing_core")
     assert metrics.n_test == {"enhancing_core": 1}
     assert table.set_index("patient")["dice"].isna()[test[0]]
-    assert results.read_examples(folder)["patient"].tolist() == [test[1]]
+    assert runs.read_examples(folder)["patient"].tolist() == [test[1]]
 
 
 def test_a_multiclass_run_and_its_table_through_papermill(phantom, tmp_path):
@@ -351,7 +350,7 @@ def test_a_multiclass_run_and_its_table_through_papermill(phantom, tmp_path):
     shared["stores"] = str(tmp_path / "stores")
     run(make_config(**shared, **settings, supervision="standard", progress=False))
     papermill("08_scenario_run", **shared, supervision="mixed", settings=settings)
-    table = results.comparison_table(results.collect(tmp_path / "runs"))
+    table = tables.comparison_table(runs.collect(tmp_path / "runs"))
     assert table["region"].tolist() == list(paper.REGIONS) and (table["task"] == "multiclass").all()
     papermill("09_scenario_comparison", runs=str(tmp_path / "runs"))
     report = (tmp_path / "09_scenario_comparison.ipynb").read_text()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mixsup_lib import multiclass_plots, paper
-from mixsup_lib.plot_style import alt_text
-from mixsup_lib.slice_labels import mask_presence
-from mixsup_lib.widgets.share_explorer import share_explorer, share_picture
+from mixsup_lib import paper
+from mixsup_lib.datasets.slice_labels import mask_presence
+from mixsup_lib.experiments.style import alt_text
+from mixsup_lib.teaching.figures import nb07
+from mixsup_lib.teaching.widgets.share_explorer import share_explorer, share_picture
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def scan():
 
 
 def test_every_slice_is_named_with_the_subclasses_that_it_shows(scan):
-    figure = multiclass_plots.subclass_slices(*scan, [0, 1, 2])
+    figure = nb07.subclass_slices(*scan, [0, 1, 2])
     words = alt_text(figure)
     assert "slice 0: none; slice 1: oedema; slice 2: non-enhancing, oedema, enhancing" in words
     below = [axis.texts[-1].get_text().split() for axis in figure.axes]
@@ -31,7 +32,7 @@ def test_every_slice_is_named_with_the_subclasses_that_it_shows(scan):
 
 
 def test_positive_slices_are_counted_for_each_task(scan):
-    words = alt_text(multiclass_plots.positive_slices({"one": mask_presence(scan[1])}))
+    words = alt_text(nb07.positive_slices({"one": mask_presence(scan[1])}))
     assert "oedema shown in 3, enhancing shown in 1" in words
     assert "whole tumour: positive in 3, tumour core: positive in 1, enhancing core: positive in 1" in words
 
@@ -39,7 +40,7 @@ def test_positive_slices_are_counted_for_each_task(scan):
 def test_the_dice_of_a_slice_is_that_of_its_three_regions(scan):
     volume, truth = scan
     confused = np.where(truth == 3, 2, truth)
-    words = alt_text(multiclass_plots.label_maps(volume, {"truth": truth, "confused": confused}, 2))
+    words = alt_text(nb07.label_maps(volume, {"truth": truth, "confused": confused}, 2))
     core = 100 * 2 * 4 / (4 + 36)
     assert f"confused 100, {core:.0f}, 0" in words
 

@@ -11,17 +11,15 @@ import torch
 from test_losses import BINARY, MULTICLASS, make_batch
 from test_training import assert_same, trainer, weights
 
-from mixsup_lib.cohort import find_cohort
 from mixsup_lib.config import make_config
-from mixsup_lib.divergence import FILE_NAME, TrainingDivergedError, save_batches
-from mixsup_lib.errors import MixsupError
-from mixsup_lib.frames import foreground_mask
+from mixsup_lib.datasets import find_cohort
+from mixsup_lib.experiments.runs import open_store, run
+from mixsup_lib.files import MixsupError
 from mixsup_lib.losses import classification_loss, joint_loss, segmentation_loss
 from mixsup_lib.model import MixedSupervisionUNet
 from mixsup_lib.optim import NormalizedSGD
-from mixsup_lib.runs import open_store, run
-from mixsup_lib.slices import normalise
-from mixsup_lib.store import SliceStore
+from mixsup_lib.slices import SliceStore, foreground_mask, normalise
+from mixsup_lib.training import FILE_NAME, TrainingDivergedError, save_batches
 
 
 @pytest.mark.parametrize("targets", [BINARY, MULTICLASS])

@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 
-from mixsup_lib.errors import MixsupError, SettingError
+from mixsup_lib.files import MixsupError, SettingError
 from mixsup_lib.optim import CosineSchedule, DivergedError, NormalizedSGD, PlateauSchedule
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mixsup_lib.errors import DataError
-from mixsup_lib.paired import holm
+from mixsup_lib.experiments.statistics import holm
+from mixsup_lib.experiments.tables import paper_tables, write_tables
+from mixsup_lib.files import DataError
 from mixsup_lib.paper import TABLE_1, TABLE_2, TABLE_3
-from mixsup_lib.paper_tables import paper_tables, write_tables
 
 
 def run(dice, *, supervision, n_fa=15, n_wa=81, fold=1, task="whole_tumor", region=None, cohort="phantom-x"):

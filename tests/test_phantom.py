@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from mixsup_lib import phantom
-from mixsup_lib.errors import DataError, SettingError
+from mixsup_lib.files import DataError, SettingError
 from mixsup_lib.paper import SEQUENCES
-from mixsup_lib.phantom import PhantomSettings, make_patient, patient_id, write_phantom
-from mixsup_lib.phantom_anatomy import grid_affine, grid_shape, press, smooth_field, template_coordinates
-from mixsup_lib.phantom_scanner import make_site, tumor_signal
-from mixsup_lib.phantom_tumor import annotate
+from mixsup_lib.phantom import make_patient, patient_id, write_phantom
+from mixsup_lib.phantom.anatomy import grid_affine, grid_shape, press, smooth_field, template_coordinates
+from mixsup_lib.phantom.scanner import make_site, tumor_signal
+from mixsup_lib.phantom.settings import PhantomSettings
+from mixsup_lib.phantom.tumor import annotate
 
 FILES = ("flair", "t1", "t1ce", "t2", "seg")
 COARSE_MM = 5.0  # a quick grid where size does not matter
@@ -385,7 +386,7 @@ def test_mask_values_on_disk_are_0_1_2_4(written):
 
 
 def test_find_cohort_recognises_the_phantom(written):
-    from mixsup_lib.cohort import find_cohort
+    from mixsup_lib.datasets import find_cohort
 
     found = find_cohort(written)
     assert found.layout == "BraTS 2017/2018" and len(found.patients) == 3

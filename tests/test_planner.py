@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mixsup_lib.errors import DataError, SettingError
-from mixsup_lib.planner import advice, annotation_hours, measured_surface, plans
-from mixsup_lib.scenario import read_scenario
+from mixsup_lib.experiments.experiment import read_scenario
+from mixsup_lib.files import DataError, SettingError
+from mixsup_lib.teaching.planner import advice, annotation_hours, measured_surface, plans
 
 CONFIGS = read_scenario(Path(__file__).resolve().parent.parent / "scenarios" / "surface.yaml").configs()
 RNG = np.random.default_rng(0)

@@ -13,10 +13,9 @@ from cohorts import patient_id, write_cohort, write_dataset_json
 from PIL import Image
 
 from mixsup_lib.__main__ import main as command_line
-from mixsup_lib.check_data import check_cohort
-from mixsup_lib.cohort import find_cohort
-from mixsup_lib.privacy import name_fault
-from mixsup_lib.segmentation import save_nifti
+from mixsup_lib.check import check_cohort, name_fault
+from mixsup_lib.datasets import find_cohort
+from mixsup_lib.evaluation import save_nifti
 
 NAME = patient_id("brats2021", 0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mixsup_lib.errors import DataError, SettingError
+from mixsup_lib.files import DataError, SettingError
 from mixsup_lib.protocol import Split, fold_bounds, make_split, permutation, read_patient_list, read_split
 
 PATIENTS = [f"Brats18_TCIA_{i:03d}_1" for i in range(285)]

@@ -8,9 +8,9 @@ from ledger import ROOT, Row, faults, read_ledger
 
 from mixsup_lib import paper
 from mixsup_lib.config import make_config
-from mixsup_lib.departures import collect_departures, departures_table, update_table
-from mixsup_lib.errors import DataError
+from mixsup_lib.files import DataError
 from mixsup_lib.protocol import make_split
+from mixsup_lib.teaching.departures import collect_departures, departures_table, update_table
 
 LEDGER = read_ledger()
 DOCUMENT = (ROOT / "REPRODUCTION.md").read_text(encoding="utf-8")
@@ -169,7 +169,9 @@ def test_fully_annotated_patients_differ_in_each_fold(n_fa):
 
 def test_departures_in_the_document_are_those_of_the_code():
     package = ROOT / "mixsup_lib"
-    assert departures_table(package) in DOCUMENT, "run: python -m mixsup_lib.departures REPRODUCTION.md"
+    assert departures_table(package) in DOCUMENT, (
+        "run: python -m mixsup_lib.teaching.departures REPRODUCTION.md"
+    )
     assert len(collect_departures(package)) > 5
 
 

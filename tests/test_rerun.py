@@ -9,13 +9,11 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file, save_file
 
-from mixsup_lib.cohort import find_cohort
 from mixsup_lib.config import make_config
-from mixsup_lib.errors import DataError
-from mixsup_lib.files import write_sums
-from mixsup_lib.rerun import TOLERANCE, compare_runs, rerun
-from mixsup_lib.results import collect
-from mixsup_lib.runs import RECORDS, run
+from mixsup_lib.datasets import find_cohort
+from mixsup_lib.experiments.rerun import TOLERANCE, compare_runs, rerun
+from mixsup_lib.experiments.runs import RECORDS, collect, run
+from mixsup_lib.files import DataError, write_sums
 
 
 @pytest.fixture(scope="module")

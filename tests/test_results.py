@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mixsup_lib import results
-from mixsup_lib.errors import DataError, SettingError
-from mixsup_lib.paired import bootstrap_over_folds, mean_over_folds
+from mixsup_lib.experiments import statistics, tables
+from mixsup_lib.experiments.runs import collect, read_examples, read_history, read_recorded
+from mixsup_lib.experiments.statistics import bootstrap_over_folds, mean_over_folds
+from mixsup_lib.files import DataError, SettingError
 
 HASHES = {"standard": "aaaa0000", "mixed": "bbbb1111"}
 
@@ -68,45 +69,51 @@ def runs(tmp_path: Path) -> Path:
 
 
 def test_collect_has_a_row_per_run_patient_and_region(runs):
-    frame = results.collect(runs)
+    frame = collect(runs)
     assert len(frame) == 8
-    assert frame.columns[:9].tolist() == [*results.SCENARIO, "fold", "supervision", "seed", "settings_hash"]
+    assert frame.columns[:9].tolist() == [
+        *statistics.SCENARIO,
+        "fold",
+        "supervision",
+        "seed",
+        "settings_hash",
+    ]
     assert set(frame["cohort"]) == {"phantom-seed1"}
     assert set(frame["settings_hash"]) == set(HASHES.values())
     assert frame.loc[frame["patient"] == "d", "dice"].tolist() == [80.0, 80.0]
 
 
 def test_collect_takes_single_run_folders_too(runs):
-    folders = sorted({Path(folder) for folder in results.collect(runs)["folder"]})
+    folders = sorted({Path(folder) for folder in collect(runs)["folder"]})
     assert len(folders) == 4
-    assert len(results.collect(folders[:2])) + len(results.collect(folders[2:])) == 8
-    assert len(results.collect([runs, folders[0]])) == 8  # named twice, counted once
+    assert len(collect(folders[:2])) + len(collect(folders[2:])) == 8
+    assert len(collect([runs, folders[0]])) == 8  # named twice, counted once
 
 
 def test_a_patient_id_of_digits_stays_text(tmp_path):
     write_run(tmp_path, {"001": 50.0, "NA": 60.0})
-    assert results.collect(tmp_path)["patient"].tolist() == ["001", "NA"]
+    assert collect(tmp_path)["patient"].tolist() == ["001", "NA"]
 
 
 def test_runs_in_progress_are_passed_over(runs):
-    finished = Path(results.collect(runs)["folder"].iloc[0])
+    finished = Path(collect(runs)["folder"].iloc[0])
     partial = finished.with_name("seed1-aaaa0000.partial")
     shutil.copytree(finished, partial)
     (partial / "metrics.json").unlink()
-    assert len(results.collect(runs)) == 8
+    assert len(collect(runs)) == 8
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "per_patient.csv", "provenance.json"])
 def test_an_incomplete_run_folder_is_refused_and_the_file_named(runs, name):
     next(runs.rglob(name)).unlink()
     with pytest.raises(DataError, match=rf"{name}: missing"):
-        results.collect(runs)
+        collect(runs)
 
 
 def test_a_folder_with_a_runs_name_and_nothing_in_it_is_refused(runs):
     (runs / "x" / "seed0-cafe").mkdir(parents=True)
     with pytest.raises(DataError, match=r"seed0-cafe/metrics.json: missing"):
-        results.collect(runs)
+        collect(runs)
 
 
 @pytest.mark.parametrize("exists", [True, False])
@@ -115,7 +122,7 @@ def test_a_folder_without_runs_says_make_run_first(tmp_path, exists):
     if exists:
         (folder / "cohort" / "seed0-abc.partial").mkdir(parents=True)
     with pytest.raises(DataError, match="no finished run in it; do `make run` first"):
-        results.collect(folder)
+        collect(folder)
 
 
 def damage(path: Path, old: str, new: str) -> None:
@@ -149,37 +156,37 @@ def test_a_damaged_record_is_one_clear_sentence(tmp_path, file, old, new, messag
     folder = write_run(tmp_path, {"a": 10.0, "b": 50.0})
     damage(folder / file, old, new)
     with pytest.raises(DataError, match=message) as error:
-        results.collect(tmp_path)
+        collect(tmp_path)
     assert str(folder / file) in str(error.value)
 
 
 def test_a_recorded_table_is_read_back_as_the_runs_were(runs, tmp_path):
-    frame = results.collect(runs)
+    frame = collect(runs)
     path = tmp_path / "recorded.csv"
     frame.drop(columns="folder").to_csv(path, index=False)
-    read = results.read_recorded(path)
+    read = read_recorded(path)
     assert set(read["folder"]) == {str(path)}
-    pd.testing.assert_frame_equal(results.comparison_table(read), results.comparison_table(frame))
+    pd.testing.assert_frame_equal(tables.comparison_table(read), tables.comparison_table(frame))
 
 
 def test_a_table_that_is_no_record_is_one_clear_sentence(runs, tmp_path):
-    frame = results.collect(runs).drop(columns=["folder", "commit"])
+    frame = collect(runs).drop(columns=["folder", "commit"])
     frame.to_csv(tmp_path / "recorded.csv", index=False)
     with pytest.raises(DataError, match=r"recorded.csv: column 'commit' is missing"):
-        results.read_recorded(tmp_path / "recorded.csv")
+        read_recorded(tmp_path / "recorded.csv")
 
 
 def test_a_patient_listed_twice_is_refused(tmp_path):
     path = write_run(tmp_path, {"a": 10.0, "b": 50.0}) / "per_patient.csv"
     path.write_text(path.read_text() + path.read_text().splitlines()[1] + "\n")
     with pytest.raises(DataError, match=r"3 rows where 2 .* \('a', 'whole_tumor'\)"):
-        results.collect(tmp_path)
+        collect(tmp_path)
 
 
 def test_all_remaining_weak_patients_are_one_scenario_though_folds_differ_by_one(tmp_path):
     for fold, n_weak in enumerate((38, 39, 39), start=1):
         write_pair(tmp_path, {f"p{fold}": 50.0}, {f"p{fold}": 60.0}, fold=fold, n_weak=n_weak)
-    table = results.comparison_table(results.collect(tmp_path))
+    table = tables.comparison_table(collect(tmp_path))
     assert table["n_wa"].tolist() == [39]
     assert table["n_folds"].tolist() == [3]
 
@@ -187,7 +194,7 @@ def test_all_remaining_weak_patients_are_one_scenario_though_folds_differ_by_one
 def test_a_chosen_number_of_weak_patients_is_a_scenario_of_its_own(tmp_path):
     write_pair(tmp_path, {"a": 50.0}, {"a": 60.0}, n_weak=39)
     write_pair(tmp_path, {"a": 50.0}, {"a": 55.0}, n_weak=10, n_wa=10)
-    table = results.comparison_table(results.collect(tmp_path))
+    table = tables.comparison_table(collect(tmp_path))
     assert table[["n_wa", "difference"]].to_numpy().tolist() == [[10, 5.0], [39, 10.0]]
 
 
@@ -195,20 +202,20 @@ def test_a_chosen_number_of_weak_patients_is_a_scenario_of_its_own(tmp_path):
 
 
 def test_select_filters_and_names_what_there_is(runs):
-    frame = results.collect(runs)
-    assert set(results.select(frame, fold=2, cohort="")["patient"]) == {"d"}
-    assert len(results.select(frame, fold=[1, 2], cohort=None)) == 8
+    frame = collect(runs)
+    assert set(statistics.select(frame, fold=2, cohort="")["patient"]) == {"d"}
+    assert len(statistics.select(frame, fold=[1, 2], cohort=None)) == 8
     with pytest.raises(DataError, match="no finished run has fold 3; finished runs have 1, 2"):
-        results.select(frame, fold=3)
+        statistics.select(frame, fold=3)
     with pytest.raises(SettingError, match="no column 'folds'. Did you mean 'fold'"):
-        results.select(frame, folds=3)
+        statistics.select(frame, folds=3)
 
 
 # Means, medians, seeds
 
 
 def test_a_mean_is_over_folds_of_the_folds_mean_as_in_the_paper(runs):
-    table = results.summary(results.collect(runs)).set_index("supervision")
+    table = tables.summary(collect(runs)).set_index("supervision")
     assert table.loc["standard", "mean"] == pytest.approx(
         (40.0 + 80.0) / 2
     )  # not 50, the mean over the 4 patients
@@ -220,17 +227,17 @@ def test_a_mean_is_over_folds_of_the_folds_mean_as_in_the_paper(runs):
 def test_seeds_are_averaged_per_patient_before_anything_else(tmp_path):
     for seed, (standard, mixed) in enumerate([(10.0, 30.0), (30.0, 70.0)]):
         write_pair(tmp_path, {"a": standard, "b": 50.0}, {"a": mixed, "b": 50.0}, seed=seed)
-    frame = results.collect(tmp_path)
-    pairs = results.pairs(frame).set_index("patient")
+    frame = collect(tmp_path)
+    pairs = statistics.pairs(frame).set_index("patient")
     assert pairs.loc["a", ["standard", "mixed", "difference"]].tolist() == [20.0, 50.0, 30.0]
-    row = results.comparison_table(frame).iloc[0]
+    row = tables.comparison_table(frame).iloc[0]
     assert (row["n_patients"], row["n_seeds"], row["difference"]) == (2, 2, 15.0)
     assert row["standard_failed"] == 0  # 20 on average, though 10 with one seed
 
 
 def test_a_patient_without_the_region_is_left_out(tmp_path):
     write_pair(tmp_path, {"a": 40.0, "b": math.nan}, {"a": 60.0, "b": math.nan}, region="enhancing_core")
-    row = results.comparison_table(results.collect(tmp_path)).iloc[0]
+    row = tables.comparison_table(collect(tmp_path)).iloc[0]
     assert (row["standard"], row["mixed"], row["n_patients"]) == (40.0, 60.0, 1)
 
 
@@ -245,7 +252,7 @@ def test_tables_2_and_4_average_to_their_printed_means_by_the_rule_used_here():
 
 
 def test_comparison_by_hand(runs):
-    row = results.comparison_table(results.collect(runs)).iloc[0]
+    row = tables.comparison_table(collect(runs)).iloc[0]
     assert (row["standard"], row["mixed"], row["difference"]) == (60.0, 70.0, 10.0)
     assert (row["standard_median"], row["mixed_median"]) == (55.0, 75.0)
     assert (row["standard_failed"], row["mixed_failed"]) == (1, 0)
@@ -256,8 +263,8 @@ def test_comparison_by_hand(runs):
 def test_wilcoxon_by_hand():
     pairs = pd.DataFrame({"fold": 1, "difference": [1.0, 2.0, 3.0, 4.0, -5.0, 6.0]})
     # The smaller rank sum is 5; 2 * (number of subsets of ranks 1..6 that sum to <= 5 = 10) / 2^6
-    assert results.paired_difference(pairs).p_wilcoxon == pytest.approx(2 * 10 / 64)
-    assert math.isnan(results.paired_difference(pairs.assign(difference=0.0)).p_wilcoxon)
+    assert statistics.paired_difference(pairs).p_wilcoxon == pytest.approx(2 * 10 / 64)
+    assert math.isnan(statistics.paired_difference(pairs.assign(difference=0.0)).p_wilcoxon)
 
 
 @pytest.mark.parametrize(("n_folds", "words"), [(1, "One fold only"), (2, "barely sampled"), (3, "")])
@@ -266,57 +273,57 @@ def test_few_folds_are_said_in_the_output(tmp_path, n_folds, words):
         write_pair(
             tmp_path, {f"a{fold}": 40.0, f"b{fold}": 50.0}, {f"a{fold}": 50.0, f"b{fold}": 70.0}, fold=fold
         )
-    table = results.comparison_table(results.collect(tmp_path))
+    table = tables.comparison_table(collect(tmp_path))
     assert (words in table.loc[0, "note"]) and bool(table.loc[0, "note"]) == bool(words)
-    assert words in results.to_markdown(table)
-    assert words in results.conclusion(table.iloc[0])
+    assert words in tables.to_markdown(table)
+    assert words in tables.conclusion(table.iloc[0])
 
 
 def test_a_fold_run_in_one_arm_only_is_left_out_and_said(runs):
     write_run(runs, {"e": 0.0}, supervision="mixed", fold=3)
-    row = results.comparison_table(results.collect(runs)).iloc[0]
+    row = tables.comparison_table(collect(runs)).iloc[0]
     assert (row["mixed"], row["n_folds"]) == (70.0, 2)
     assert "1 run(s) without a partner" in row["note"]
 
 
 def test_an_arm_that_was_not_run_is_empty_not_invented(tmp_path):
     write_run(tmp_path, {"a": 90.0}, n_fa=228, n_weak=0)
-    table = results.comparison_table(results.collect(tmp_path))
+    table = tables.comparison_table(collect(tmp_path))
     row = table.iloc[0]
     assert row["standard"] == 90.0
     assert math.isnan(row["mixed"]) and math.isnan(row["difference"])
-    assert "only the standard arm has been run" in results.conclusion(row)
-    assert "| 90.0 " in results.to_markdown(table)
+    assert "only the standard arm has been run" in tables.conclusion(row)
+    assert "| 90.0 " in tables.to_markdown(table)
 
 
 def test_runs_of_different_settings_are_not_averaged_like_seeds(runs):
     write_run(runs, {"a": 0.0, "b": 0.0, "c": 0.0}, fold=1, seed=1, settings_hash="dddd2222")
-    frame = results.collect(runs)
+    frame = collect(runs)
     with pytest.raises(DataError, match=r"differ in their settings_hash: aaaa0000 .*dddd2222"):
-        results.comparison_table(frame)
-    kept = results.select(frame, settings_hash=list(HASHES.values()))
-    assert results.comparison_table(kept).loc[0, "difference"] == 10.0
-    assert len(results.summary(frame)) == 3  # there, each has its own row
+        tables.comparison_table(frame)
+    kept = statistics.select(frame, settings_hash=list(HASHES.values()))
+    assert tables.comparison_table(kept).loc[0, "difference"] == 10.0
+    assert len(tables.summary(frame)) == 3  # there, each has its own row
 
 
 def test_runs_on_different_data_are_not_compared(tmp_path):
     write_run(tmp_path, {"a": 10.0}, supervision="standard")
     write_run(tmp_path, {"a": 20.0}, supervision="mixed", fingerprint="data1")
     with pytest.raises(DataError, match="differ in their data_fingerprint: data0"):
-        results.comparison_table(results.collect(tmp_path))
+        tables.comparison_table(collect(tmp_path))
 
 
 def test_arms_that_tested_different_patients_are_refused(tmp_path):
     write_pair(tmp_path, {"a": 10.0, "b": 20.0}, {"a": 10.0, "c": 20.0})
     with pytest.raises(DataError, match=r"patient [bc] was tested in one arm only \(fold 1\)"):
-        results.comparison_table(results.collect(tmp_path))
+        tables.comparison_table(collect(tmp_path))
 
 
 def test_scenarios_and_regions_have_rows_of_their_own_in_the_papers_order(tmp_path):
     for region in ("enhancing_core", "whole_tumor"):
         for n_fa in (15, 5):
             write_pair(tmp_path, {"a": 10.0, "b": 30.0}, {"a": 20.0, "b": 40.0}, region=region, n_fa=n_fa)
-    table = results.comparison_table(results.collect(tmp_path))
+    table = tables.comparison_table(collect(tmp_path))
     assert table["region"].tolist() == ["whole_tumor"] * 2 + ["enhancing_core"] * 2
     assert table["n_fa"].tolist() == [5, 15] * 2
 
@@ -324,18 +331,18 @@ def test_scenarios_and_regions_have_rows_of_their_own_in_the_papers_order(tmp_pa
 def test_the_papers_numbers_stand_beside_ours(tmp_path):
     write_pair(tmp_path, {"a": 10.0}, {"a": 20.0}, region="tumor_core", n_fa=15)
     write_pair(tmp_path, {"a": 10.0}, {"a": 20.0}, region="tumor_core", n_fa=7)
-    table = results.beside_paper(results.comparison_table(results.collect(tmp_path))).set_index("n_fa")
+    table = tables.beside_paper(tables.comparison_table(collect(tmp_path))).set_index("n_fa")
     assert table.loc[15, ["paper_standard", "paper_mixed"]].tolist() == [58.33, 63.23]
     assert table.loc[7, ["paper_standard", "paper_mixed"]].isna().all()
-    multiclass = results.beside_paper(table.reset_index().assign(task="multiclass")).set_index("n_fa")
+    multiclass = tables.beside_paper(table.reset_index().assign(task="multiclass")).set_index("n_fa")
     assert multiclass.loc[15, ["paper_standard", "paper_mixed"]].tolist() == [59.87, 63.91]
 
 
 def test_a_table_of_folds_has_the_papers_rows_at_15_annotated_only(tmp_path):
     for n_fa in (5, 15):
         write_pair(tmp_path, {"a": 10.0, "b": 30.0}, {"a": 20.0, "b": 60.0}, region="tumor_core", n_fa=n_fa)
-    pairs = results.pairs(results.collect(tmp_path))
-    five, fifteen = (results.fold_table(pairs[pairs["n_fa"] == n]) for n in (5, 15))
+    pairs = statistics.pairs(collect(tmp_path))
+    five, fifteen = (tables.fold_table(pairs[pairs["n_fa"] == n]) for n in (5, 15))
     assert five[""].tolist() == ["standard, tumour core", "mixed, tumour core"]
     assert five["fold 1"].tolist() == five["mean"].tolist() == [20.0, 40.0]
     assert fifteen[""].tolist()[2:] == ["paper: standard, tumour core", "paper: mixed, tumour core"]
@@ -368,7 +375,7 @@ def test_the_bootstrap_of_one_fold_equals_scipys():
     stats = pytest.importorskip("scipy.stats")
     values = np.random.default_rng(0).normal(3, 10, 57)
     pairs = pd.DataFrame({"fold": 1, "difference": values})
-    ours = results.paired_difference(pairs)
+    ours = statistics.paired_difference(pairs)
     theirs = stats.bootstrap(
         (values,), np.mean, method="percentile", rng=np.random.default_rng(1), n_resamples=10_000
     )
@@ -381,14 +388,14 @@ def test_folds_are_resampled_before_patients():
     pairs = pd.DataFrame(
         {"fold": np.repeat([1, 2, 3, 4, 5], 50), "difference": np.repeat([0.0, 2, 4, 6, 8], 50)}
     )
-    found = results.paired_difference(pairs)
+    found = statistics.paired_difference(pairs)
     assert found.mean == 4.0
     assert (found.low, found.high) == pytest.approx((1.6, 6.4), abs=0.4)
 
 
 def test_every_fold_weighs_the_same_in_the_interval():
     pairs = pd.DataFrame({"fold": [1] * 99 + [2], "difference": [0.0] * 99 + [10.0]})
-    found = results.paired_difference(pairs)
+    found = statistics.paired_difference(pairs)
     assert (found.mean, found.low, found.high) == (5.0, 0.0, 10.0)
 
 
@@ -412,7 +419,7 @@ def test_the_interval_covers_the_truth_as_often_as_the_docstring_says():
 
 def test_the_interval_is_reproducible_and_depends_on_its_seed():
     pairs = pd.DataFrame({"fold": [1, 1, 2, 2], "difference": [1.0, 5.0, 2.0, 9.0]})
-    one, again = results.paired_difference(pairs), results.paired_difference(pairs)
+    one, again = statistics.paired_difference(pairs), statistics.paired_difference(pairs)
     assert one == again
     folds, values = pairs["fold"].to_numpy(), pairs["difference"].to_numpy()
     assert (bootstrap_over_folds(values, folds, seed=0) != bootstrap_over_folds(values, folds, seed=1)).any()
@@ -421,7 +428,7 @@ def test_the_interval_is_reproducible_and_depends_on_its_seed():
 
 def test_no_pair_is_no_difference():
     with pytest.raises(DataError, match="no patient was scored in both arms"):
-        results.paired_difference(pd.DataFrame({"fold": [], "difference": []}))
+        statistics.paired_difference(pd.DataFrame({"fold": [], "difference": []}))
 
 
 # Words
@@ -442,21 +449,19 @@ def test_the_conclusion_follows_from_the_interval(tmp_path, gain, words):
         mixed = {patient: x + gain + float(rng.normal(0, 3)) for patient, x in standard.items()}
         shift = gain - np.mean(list(mixed.values())) + np.mean(list(standard.values()))
         write_pair(tmp_path, standard, {patient: x + shift for patient, x in mixed.items()}, fold=fold)
-    (text,) = [
-        results.conclusion(row) for _, row in results.comparison_table(results.collect(tmp_path)).iterrows()
-    ]
+    (text,) = [tables.conclusion(row) for _, row in tables.comparison_table(collect(tmp_path)).iterrows()]
     assert words in text
     assert "40 patients, 5 folds" in text
 
 
 def test_every_phantom_table_says_what_the_phantom_is():
-    assert "phantom, calibrated to the paper's standard curve" in results.caption("phantom-seed1")
-    assert "phantom, for trying out, not calibrated" in results.caption("phantom-tiny")
-    assert "phantom" not in results.caption("kaggle_3m")
+    assert "phantom, calibrated to the paper's standard curve" in tables.caption("phantom-seed1")
+    assert "phantom, for trying out, not calibrated" in tables.caption("phantom-tiny")
+    assert "phantom" not in tables.caption("kaggle_3m")
 
 
 def test_markdown_columns_are_aligned_and_complete(runs):
-    lines = results.to_markdown(results.comparison_table(results.collect(runs))).splitlines()
+    lines = tables.to_markdown(tables.comparison_table(collect(runs))).splitlines()
     table = [line for line in lines if line.startswith("|")]
     assert len({len(line) for line in table}) == 1
     assert set(table[1]) == {"|", "-"}
@@ -466,7 +471,7 @@ def test_markdown_columns_are_aligned_and_complete(runs):
         and "+10.0 [" in table[2]
         and "4 (2)" in table[2]
     )
-    assert results.to_markdown(pd.DataFrame({"x": [1.25], "y": ["z"]})).splitlines()[2] == "| 1.2 | z |"
+    assert tables.to_markdown(pd.DataFrame({"x": [1.25], "y": ["z"]})).splitlines()[2] == "| 1.2 | z |"
 
 
 # Histories and examples
@@ -477,12 +482,12 @@ def test_history_is_read_and_its_columns_checked(tmp_path):
         np.ones((3, 4)), columns=["iteration", "loss", "segmentation_loss", "learning_rate"]
     )
     with pytest.raises(DataError, match=r"history.csv: cannot be read as a table"):
-        results.read_history(tmp_path)
+        read_history(tmp_path)
     history.to_csv(tmp_path / "history.csv", index=False)
     with pytest.raises(DataError, match="column 'classification_loss' is missing"):
-        results.read_history(tmp_path)
+        read_history(tmp_path)
     history.assign(classification_loss=np.nan).to_csv(tmp_path / "history.csv", index=False)
-    assert len(results.read_history(tmp_path)) == 3
+    assert len(read_history(tmp_path)) == 3
 
 
 def test_examples_are_read_and_their_shapes_checked(tmp_path):
@@ -492,16 +497,16 @@ def test_examples_are_read_and_their_shapes_checked(tmp_path):
     }
     arrays |= {"patient": np.array(["a", "b", "c"]), "z": np.arange(3)}
     with pytest.raises(DataError, match="examples.npz: cannot be read"):
-        results.read_examples(tmp_path)
+        read_examples(tmp_path)
     np.savez(tmp_path / "examples.npz", **arrays)
-    assert results.read_examples(tmp_path)["patient"].tolist() == ["a", "b", "c"]
+    assert read_examples(tmp_path)["patient"].tolist() == ["a", "b", "c"]
     whole = (tmp_path / "examples.npz").read_bytes()
     (tmp_path / "examples.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="examples.npz: cannot be read"):
-        results.read_examples(tmp_path)
+        read_examples(tmp_path)
     np.savez(tmp_path / "examples.npz", **(arrays | {"truth": np.zeros((3, 8, 5), "u1")}))
     with pytest.raises(DataError, match="do not fit together"):
-        results.read_examples(tmp_path)
+        read_examples(tmp_path)
     np.savez(tmp_path / "examples.npz", **(arrays | {"patient": np.array([{}], dtype=object)}))
     with pytest.raises(DataError, match="cannot be read"):  # a pickle inside is not opened
-        results.read_examples(tmp_path)
+        read_examples(tmp_path)

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mixsup_lib.errors import DataError, SettingError
-from mixsup_lib.plot_style import alt_text
-from mixsup_lib.results import collect, pairs
-from mixsup_lib.widgets.run_explorer import VIEWS, Runs, draw_runs, run_explorer
+from mixsup_lib.experiments.runs import collect
+from mixsup_lib.experiments.statistics import pairs
+from mixsup_lib.experiments.style import alt_text
+from mixsup_lib.files import DataError, SettingError
+from mixsup_lib.teaching.widgets.run_explorer import VIEWS, Runs, draw_runs, run_explorer
 
 RECORDED = Path(__file__).resolve().parent.parent / "data" / "results" / "runs"
 

@@ -14,12 +14,11 @@ import pytest
 from filelock import FileLock
 from safetensors.torch import load_file
 
-from mixsup_lib.cohort import find_cohort
-from mixsup_lib.config import RunConfig, make_config
-from mixsup_lib.errors import DataError, SettingError
-from mixsup_lib.parameters import run_config
-from mixsup_lib.runs import load_network, load_run, run
-from mixsup_lib.slice_labels import derive_rows, write_slice_labels
+from mixsup_lib.config import RunConfig, make_config, run_config
+from mixsup_lib.datasets import find_cohort
+from mixsup_lib.datasets.slice_labels import derive_rows, write_slice_labels
+from mixsup_lib.experiments.runs import load_network, load_run, run
+from mixsup_lib.files import DataError, SettingError
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mixsup_lib.errors import DataError
+from mixsup_lib.files import DataError
 from mixsup_lib.protocol import Split
-from mixsup_lib.sampling import BatchSampler
-from mixsup_lib.training_slices import TrainingSlices, select_training_slices, task_labels
+from mixsup_lib.sampling import BatchSampler, TrainingSlices, select_training_slices, task_labels
 
 H, W = 6, 8
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mixsup_lib.errors import DataError, MixsupError, SettingError
+from mixsup_lib.experiments.experiment import Scenario, read_scenario
+from mixsup_lib.files import DataError, MixsupError, SettingError
 from mixsup_lib.paper import TASKS
-from mixsup_lib.scenario import Scenario, read_scenario
 
 ROOT = Path(__file__).resolve().parent.parent
 GOOD = {

@@ -24,25 +24,22 @@ from cohorts import patient_id, write_cohort
 from safetensors.torch import save_file
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "workflow"))
 
 import grid_snakemake  # noqa: E402
 from grid_plan import Plan  # noqa: E402
 
-from mixsup_lib import run_notebook  # noqa: E402
 from mixsup_lib.__main__ import parse_settings, read_settings  # noqa: E402
-from mixsup_lib.check_data import check_cohort  # noqa: E402
-from mixsup_lib.cohort import find_cohort  # noqa: E402
+from mixsup_lib.check import check_cohort  # noqa: E402
 from mixsup_lib.config import make_config  # noqa: E402
-from mixsup_lib.errors import DataError, MixsupError  # noqa: E402
-from mixsup_lib.examples import read_examples  # noqa: E402
-from mixsup_lib.grid import Cell  # noqa: E402
+from mixsup_lib.datasets import find_cohort  # noqa: E402
+from mixsup_lib.datasets.slice_labels import FILE_NAME, read_slice_labels  # noqa: E402
+from mixsup_lib.experiments import compare  # noqa: E402
+from mixsup_lib.experiments.experiment import Cell, Scenario, read_scenario  # noqa: E402
+from mixsup_lib.experiments.runs import load_network, read_examples, run  # noqa: E402
+from mixsup_lib.experiments.tables import to_markdown  # noqa: E402
+from mixsup_lib.files import DataError, MixsupError  # noqa: E402
 from mixsup_lib.protocol import read_split  # noqa: E402
-from mixsup_lib.runs import load_network, run  # noqa: E402
-from mixsup_lib.scenario import Scenario, read_scenario  # noqa: E402
-from mixsup_lib.slice_labels import FILE_NAME, read_slice_labels  # noqa: E402
 from mixsup_lib.slices import prepare  # noqa: E402
-from mixsup_lib.wording import to_markdown  # noqa: E402
 
 
 class Evil:
@@ -221,7 +218,7 @@ def test_parameters_of_a_notebook_stay_values(tmp_path, value):
     given = {"split_lists": value, "device": value, value: [value, {value: value}]}
     folder = tmp_path / value.replace("/", "_")
     config = make_config(cohort=folder)
-    command = run_notebook.command(config, given, tmp_path / "x.ipynb")
+    command = compare.papermill_command(config, given, tmp_path / "x.ipynb")
     parameters = json.loads(command[-1])
     source = PythonTranslator.codify(parameters)
     found = {}

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from mixsup_lib.cohort import Case
-from mixsup_lib.frames import SliceFrame, scores_on_source_grid
-from mixsup_lib.layouts.nifti import to_lps
+from mixsup_lib.datasets.nifti import to_lps
+from mixsup_lib.evaluation import label_volume, save_nifti, score_slices
 from mixsup_lib.model import MixedSupervisionUNet
-from mixsup_lib.segmentation import label_volume, save_nifti, score_slices
+from mixsup_lib.slices import SliceFrame, scores_on_source_grid
 
 CPU = torch.device("cpu")
 

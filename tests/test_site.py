@@ -18,7 +18,6 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "workflow"))
 
 import check_site  # noqa: E402
 import make_site  # noqa: E402

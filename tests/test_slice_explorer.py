@@ -9,10 +9,10 @@ import pytest
 from cohorts import make_truth
 
 from mixsup_lib.cohort import Case
-from mixsup_lib.errors import DataError, SettingError
-from mixsup_lib.metrics import dice, region_mask
-from mixsup_lib.plot_style import alt_text
-from mixsup_lib.widgets.slice_explorer import Scans, draw_slice, slice_explorer
+from mixsup_lib.evaluation import dice, region_mask
+from mixsup_lib.experiments.style import alt_text
+from mixsup_lib.files import DataError, SettingError
+from mixsup_lib.teaching.widgets.slice_explorer import Scans, draw_slice, slice_explorer
 
 
 def case(patient, seed, n_slices=12, sequences=("FLAIR", "T1", "T1c", "T2")):
@@ -169,6 +169,6 @@ def test_without_predictions_there_is_no_control_for_them(cases):
 
 def test_each_volume_is_worked_through_once(scans, monkeypatch):
     draw_slice(scans, patient="A", z=3, prediction="mixed")
-    monkeypatch.setattr("mixsup_lib.widgets.slice_explorer.region_mask", None)
-    monkeypatch.setattr("mixsup_lib.widgets.slice_explorer.foreground_mask", None)
+    monkeypatch.setattr("mixsup_lib.teaching.widgets.slice_explorer.region_mask", None)
+    monkeypatch.setattr("mixsup_lib.teaching.widgets.slice_explorer.foreground_mask", None)
     draw_slice(scans, patient="A", z=4, prediction="mixed")

@@ -7,9 +7,7 @@ import pandas as pd
 import pytest
 from cohorts import make_truth
 
-from mixsup_lib.errors import DataError
-from mixsup_lib.paper import REGIONS, TASKS
-from mixsup_lib.slice_labels import (
+from mixsup_lib.datasets.slice_labels import (
     FILE_NAME,
     PRESENCE,
     derive_rows,
@@ -21,6 +19,8 @@ from mixsup_lib.slice_labels import (
     unexplained,
     write_slice_labels,
 )
+from mixsup_lib.files import DataError
+from mixsup_lib.paper import REGIONS, TASKS
 
 
 def write(folder, *lines, header="patient,class,first_z,last_z"):

@@ -8,18 +8,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mixsup_lib.cohort import find_cohort
-from mixsup_lib.errors import DataError
-from mixsup_lib.frames import (
+from mixsup_lib.datasets import find_cohort
+from mixsup_lib.datasets.slice_labels import read_slice_labels
+from mixsup_lib.files import DataError
+from mixsup_lib.slices import (
     SliceFrame,
+    _median_under,
     fit_window,
     foreground_mask,
+    normalise,
+    patient_slices,
+    prepare,
     resample_in_plane,
     scores_on_source_grid,
+    training_range,
 )
-from mixsup_lib.slice_labels import read_slice_labels
-from mixsup_lib.slices import _median_under, normalise, patient_slices, prepare
-from mixsup_lib.store import training_range
 
 
 def test_the_non_zero_median_becomes_100():
@@ -221,7 +224,7 @@ def test_a_patient_whose_rows_do_not_determine_the_task_is_refused(store, monkey
     rows = read_slice_labels(store.labels_folder)
     alone = pd.DataFrame([(patient, "whole_tumor", 3, 4)], columns=rows.columns)
     rows = pd.concat([rows[rows["patient"] != patient], alone])
-    monkeypatch.setattr("mixsup_lib.store.read_slice_labels", lambda folder: rows)
+    monkeypatch.setattr("mixsup_lib.slices.read_slice_labels", lambda folder: rows)
     assert store.presence([patient], "whole_tumor")[patient]["whole_tumor"].sum() == 2
     with pytest.raises(
         DataError, match=f"patient {patient}: whole_tumor in slice 3 and 1 more, but no row says"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mixsup_lib import speed
-from mixsup_lib.errors import SettingError
+from mixsup_lib.files import SettingError
+from mixsup_lib.teaching import speed
 
 SMALL = {"width": 4, "depth": 2, "padding": "same", "input_shape": (32, 32)}
 PAPER = {"width": 64, "depth": 4, "padding": "valid", "input_shape": (300, 300)}

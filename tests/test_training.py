@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from mixsup_lib.cohort import find_cohort
 from mixsup_lib.config import make_config
-from mixsup_lib.errors import DataError, MixsupError
-from mixsup_lib.run_network import network_input
-from mixsup_lib.runs import make_trainer, open_store, split_of
+from mixsup_lib.datasets import find_cohort
+from mixsup_lib.experiments.runs import make_trainer, open_store, split_of
+from mixsup_lib.files import DataError, MixsupError
+from mixsup_lib.training import network_input
 
 CPU = torch.device("cpu")
 

@@ -6,16 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mixsup_lib.errors import DataError
-from mixsup_lib.evaluation_plots import error_profile, spread_of_dice, surface_distances
-from mixsup_lib.plot_style import alt_text
-from mixsup_lib.training_plots import (
+from mixsup_lib.experiments.style import alt_text
+from mixsup_lib.files import DataError
+from mixsup_lib.teaching.figures.nb05 import (
     batch_norm_memory,
     gradient_agreement,
     schedules,
     seen_and_unseen,
     toy_descent,
 )
+from mixsup_lib.teaching.figures.nb06 import error_profile, spread_of_dice, surface_distances
 
 
 def test_the_toy_depends_on_scale_only_without_the_norm():

@@ -5,17 +5,17 @@ import pandas as pd
 import pytest
 
 from mixsup_lib.config import make_config
-from mixsup_lib.errors import DataError
-from mixsup_lib.paired import paired_difference
-from mixsup_lib.plot_style import alt_text
-from mixsup_lib.variant_plots import variant_ladder
-from mixsup_lib.variants import (
+from mixsup_lib.experiments.pictures import variant_ladder
+from mixsup_lib.experiments.statistics import paired_difference
+from mixsup_lib.experiments.style import alt_text
+from mixsup_lib.experiments.tables import (
     dice_by_variant,
     difference_in_words,
     readable_variants,
     runs_of,
     variant_table,
 )
+from mixsup_lib.files import DataError
 
 CONFIGS = {
     "standard": make_config(cohort="any", supervision="standard"),

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 
 from mixsup_lib.config import make_config
-from mixsup_lib.runs import make_trainer
-from mixsup_lib.sampling import BatchSampler
-from mixsup_lib.store import SliceStore
-from mixsup_lib.training_slices import select_training_slices, task_columns
-from mixsup_lib.weak_labels import WeakLabels
+from mixsup_lib.experiments.runs import make_trainer
+from mixsup_lib.sampling import BatchSampler, WeakLabels, select_training_slices, task_columns
+from mixsup_lib.slices import SliceStore
 
 TASKS = ["whole_tumor", "tumor_core", "multiclass"]
 tasks = pytest.mark.parametrize("task", TASKS)

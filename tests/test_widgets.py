@@ -5,9 +5,9 @@ from __future__ import annotations
 import ipywidgets
 import pytest
 
-from mixsup_lib.errors import SettingError
-from mixsup_lib.plot_style import described, new_figure
-from mixsup_lib.widgets.panel import as_html, panel
+from mixsup_lib.experiments.style import described, new_figure
+from mixsup_lib.files import SettingError
+from mixsup_lib.teaching.widgets.panel import as_html, panel
 
 
 def draw(n):

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from mixsup_lib.cohort import find_cohort
 from mixsup_lib.config import make_config
-from mixsup_lib.runs import open_store
+from mixsup_lib.datasets import find_cohort
+from mixsup_lib.experiments.runs import open_store
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "workflow"))
 
 import move_stores  # noqa: E402
 import workshop_bundle as bundle  # noqa: E402

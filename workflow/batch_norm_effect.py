@@ -16,12 +16,12 @@ import pandas as pd
 import torch
 from record import record
 
-from mixsup_lib.cohort import find_cohort
-from mixsup_lib.compute import set_up
+from mixsup_lib.datasets import find_cohort
 from mixsup_lib.evaluation import evaluate
+from mixsup_lib.experiments.runs import load_network, load_run, open_store
+from mixsup_lib.experiments.tables import to_markdown
 from mixsup_lib.protocol import Split
-from mixsup_lib.runs import load_network, load_run, open_store
-from mixsup_lib.wording import to_markdown
+from mixsup_lib.training import set_up
 
 TABLE = Path("data/results/batch-norm.csv")
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import torch
 
-from mixsup_lib.provenance import commit, cpu_model
+from mixsup_lib.experiments.provenance import commit, cpu_model
 
 
 def device_name() -> str:

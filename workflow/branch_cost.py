@@ -23,9 +23,8 @@ from tqdm.auto import tqdm
 from mixsup_lib.config import make_config
 from mixsup_lib.files import atomic_path
 from mixsup_lib.model import MixedSupervisionUNet
-from mixsup_lib.run_network import network_input
 from mixsup_lib.sampling import Batch
-from mixsup_lib.training import Trainer
+from mixsup_lib.training import Trainer, network_input
 
 TABLE = Path("data/results/branch-cost.csv")
 BRANCHES = (0, 1, 2, 3)

@@ -21,9 +21,10 @@ import pandas as pd
 import yaml
 from record import record
 
-from mixsup_lib.phantom import PhantomSettings, write_phantom
-from mixsup_lib.runs import load_run
-from mixsup_lib.wording import to_markdown
+from mixsup_lib.experiments.runs import load_run
+from mixsup_lib.experiments.tables import to_markdown
+from mixsup_lib.phantom import write_phantom
+from mixsup_lib.phantom.settings import PhantomSettings
 
 COHORTS, RUNS, TABLE = (
     Path("data/calibration"),

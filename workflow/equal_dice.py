@@ -23,13 +23,12 @@ import torch
 import yaml
 from bench_file import code_version, device_name, slug
 
-from mixsup_lib.cohort import find_cohort
-from mixsup_lib.compute import set_up
 from mixsup_lib.config import RunConfig, make_config
-from mixsup_lib.errors import MixsupError, SettingError
+from mixsup_lib.datasets import find_cohort
 from mixsup_lib.evaluation import evaluate
-from mixsup_lib.files import atomic_path
-from mixsup_lib.runs import make_trainer, open_store, split_of
+from mixsup_lib.experiments.runs import make_trainer, open_store, split_of
+from mixsup_lib.files import MixsupError, SettingError, atomic_path
+from mixsup_lib.training import set_up
 
 RESULTS = Path("data/results")
 SMALL = {"preset": "tiny", "n_fa": 15, "iterations": 600}

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from fuzz_kinds import KINDS, Kind
 
-from mixsup_lib.errors import MixsupError
+from mixsup_lib.files import MixsupError
 
 MEMORY = 2**30
 """Bytes a case may take beyond the loaded library."""

@@ -20,16 +20,28 @@ from cohorts import patient_id, write_cohort  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from mixsup_lib.__main__ import read_settings  # noqa: E402
-from mixsup_lib.check_data import check_cohort  # noqa: E402
-from mixsup_lib.cohort import find_cohort  # noqa: E402
+from mixsup_lib.check import check_cohort  # noqa: E402
 from mixsup_lib.config import make_config  # noqa: E402
-from mixsup_lib.errors import MixsupError  # noqa: E402
-from mixsup_lib.examples import read_examples  # noqa: E402
+from mixsup_lib.datasets import find_cohort  # noqa: E402
+from mixsup_lib.datasets.slice_labels import (  # noqa: E402
+    derive_rows,
+    read_slice_labels,
+    slice_presence,
+    write_slice_labels,  # noqa: E402
+)
+from mixsup_lib.experiments.experiment import read_scenario  # noqa: E402
+from mixsup_lib.experiments.runs import (  # noqa: E402
+    collect,
+    load_network,
+    load_run,
+    make_trainer,
+    read_examples,  # noqa: E402
+    read_history,  # noqa: E402
+    run,
+    split_of,  # noqa: E402
+)
+from mixsup_lib.files import MixsupError  # noqa: E402
 from mixsup_lib.protocol import read_split  # noqa: E402
-from mixsup_lib.run_records import collect, read_history  # noqa: E402
-from mixsup_lib.runs import load_network, load_run, make_trainer, run, split_of  # noqa: E402
-from mixsup_lib.scenario import read_scenario  # noqa: E402
-from mixsup_lib.slice_labels import derive_rows, read_slice_labels, slice_presence, write_slice_labels  # noqa: E402
 from mixsup_lib.slices import prepare  # noqa: E402
 
 RUN = {
@@ -91,7 +103,7 @@ def write_material(root: Path) -> None:
     shutil.copytree(made, root / "old" / made.name, ignore=shutil.ignore_patterns("SHA256SUMS"))
     prepare(cohort, root / "store", progress=False)
     with (
-        mock.patch("mixsup_lib.growing_array.GrowingArray.finish", side_effect=InterruptedError),
+        mock.patch("mixsup_lib.slices.GrowingArray.finish", side_effect=InterruptedError),
         suppress(InterruptedError),
     ):
         prepare(cohort, root / "parts", progress=False)

@@ -32,12 +32,10 @@ from gpu_measure import REHEARSAL, Sizes, unmeasured
 from gpu_rows import PARTS
 
 from mixsup_lib.config import make_config
-from mixsup_lib.errors import MixsupError, SettingError
-from mixsup_lib.files import atomic_path
-from mixsup_lib.paired import ARMS, pairs
-from mixsup_lib.results import comparison_table
-from mixsup_lib.run_records import collect
-from mixsup_lib.runs import run
+from mixsup_lib.experiments.runs import collect, run
+from mixsup_lib.experiments.statistics import ARMS, pairs
+from mixsup_lib.experiments.tables import comparison_table
+from mixsup_lib.files import MixsupError, SettingError, atomic_path
 
 RESULTS = Path("data/results")
 REHEARSED = "unmeasured: no GPU; rehearsed at tiny size on a CPU"

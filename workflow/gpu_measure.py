@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from made_up_slices import ANNOTATED
 
-from mixsup_lib import speed
-from mixsup_lib.compute import autocast
 from mixsup_lib.losses import segmentation_loss
+from mixsup_lib.teaching import speed
+from mixsup_lib.training import autocast
 
 
 @dataclass(frozen=True)

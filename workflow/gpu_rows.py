@@ -14,8 +14,8 @@ from gpu_measure import MonaiStep, Sizes, median_seconds, row, unmeasured, wait
 from made_up_slices import ANNOTATED, trainer_on, volume, write_slices
 from tiles import in_tiles
 
-from mixsup_lib import speed
-from mixsup_lib.segmentation import score_slices
+from mixsup_lib.evaluation import score_slices
+from mixsup_lib.teaching import speed
 from mixsup_lib.training import Trainer
 
 OURS = "bfloat16, channels_last, compiled"

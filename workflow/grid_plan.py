@@ -7,13 +7,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixsup_lib import run_notebook
 from mixsup_lib.config import make_config
-from mixsup_lib.errors import DataError
-from mixsup_lib.files import write_json
-from mixsup_lib.grid import Cell
-from mixsup_lib.runs import store_folder
-from mixsup_lib.scenario import Scenario
+from mixsup_lib.experiments import compare
+from mixsup_lib.experiments.experiment import Cell, Scenario
+from mixsup_lib.experiments.runs import store_folder
+from mixsup_lib.files import DataError, write_json
 
 HERE = Path(__file__).resolve().parent
 
@@ -52,7 +50,7 @@ class Plan:
             entry = {"key": cell.key, "folder": str(cell.folder), "notebook": str(notebook)}
             entry |= {"threads": cell.config.threads, "gpu": int(self.on_gpu(cell))}
             entry |= {"store": store_folder(cell.config).name}
-            todo.append(entry | {"command": run_notebook.command(cell.config, cell.given, notebook)})
+            todo.append(entry | {"command": compare.papermill_command(cell.config, cell.given, notebook)})
         content = {
             "scenario": self.scenario.model_dump(),
             "cells": [[cell.variant, dict(cell.given), str(cell.folder)] for cell in self.cells],

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from grid_plan import Plan
 
-from mixsup_lib.grid import Cell, expected_seconds, own_seconds, seconds_by_kind
-from mixsup_lib.runs import store_folder
+from mixsup_lib.experiments.experiment import Cell, expected_seconds, own_seconds, seconds_by_kind
+from mixsup_lib.experiments.runs import store_folder
 
 NAMED = 10
 """As many failed runs are named in one sentence."""

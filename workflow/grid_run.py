@@ -17,9 +17,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from mixsup_lib.experiments.compare import may_pass, take_place
 from mixsup_lib.files import atomic_path
-from mixsup_lib.gpus import take_place
-from mixsup_lib.run_notebook import may_pass
 
 ATTEMPTS = 3
 """Kernels that start at the same time can race for ports; then the notebook is started again."""

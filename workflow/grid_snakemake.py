@@ -8,7 +8,7 @@ from pathlib import Path
 
 from grid_plan import Plan
 
-from mixsup_lib.errors import DataError
+from mixsup_lib.files import DataError
 
 SNAKEFILE = Path(__file__).resolve().with_name("Snakefile")
 

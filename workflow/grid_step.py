@@ -13,13 +13,17 @@ from pathlib import Path
 
 from grid_plan import Plan, read_plan
 
-from mixsup_lib import results
-from mixsup_lib.cohort import find_cohort
-from mixsup_lib.errors import MixsupError
-from mixsup_lib.files import atomic_path, write_text
-from mixsup_lib.paper_tables import paper_tables, write_tables
-from mixsup_lib.runs import open_store, store_folder
-from mixsup_lib.variants import dice_by_variant, readable_variants, variant_table
+from mixsup_lib.datasets import find_cohort
+from mixsup_lib.experiments import runs, tables
+from mixsup_lib.experiments.runs import open_store, store_folder
+from mixsup_lib.experiments.tables import (
+    dice_by_variant,
+    paper_tables,
+    readable_variants,
+    variant_table,
+    write_tables,
+)
+from mixsup_lib.files import MixsupError, atomic_path, write_text
 
 
 def prepare_store(plan: Plan, name: str, workers: int) -> None:
@@ -34,16 +38,16 @@ def make_table(plan: Plan) -> str:
     A grid of standard against mixed supervision also gets the paper's tables 1 to 4 in `tables`.
     """
     finished = [cell for cell in plan.cells if cell.finished()]
-    frame = results.collect([cell.folder for cell in finished])
+    frame = runs.collect([cell.folder for cell in finished])
     if plan.scenario.compare == "supervision":
-        table = results.beside_paper(results.comparison_table(frame))
-        text = results.to_markdown(table)
+        table = tables.beside_paper(tables.comparison_table(frame))
+        text = tables.to_markdown(table)
         write_tables(paper_tables(frame), plan.table.parent / "tables")
     else:
         table = variant_table(dice_by_variant(frame, plan.scenario.configs()), plan.scenario.against())
-        text = results.to_markdown(readable_variants(table))
+        text = tables.to_markdown(readable_variants(table))
     of = f"{len(finished)} of {len(plan.cells)} runs have finished."
-    text = f"{results.caption(frame['cohort'].iloc[0])}; {of}\n\n{text}\n"
+    text = f"{tables.caption(frame['cohort'].iloc[0])}; {of}\n\n{text}\n"
     write_text(plan.table.with_suffix(".md"), text)
     with atomic_path(plan.table) as temporary:
         table.to_csv(temporary, index=False)

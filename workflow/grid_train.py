@@ -18,9 +18,8 @@ from grid_progress import failed_cells, last_line, overhead, progress, report
 from grid_snakemake import snakemake
 from grid_step import make_table
 
-from mixsup_lib.errors import DataError
-from mixsup_lib.files import stopped_by_full_disk
-from mixsup_lib.grid import Cell
+from mixsup_lib.experiments.experiment import Cell
+from mixsup_lib.files import DataError, stopped_by_full_disk
 
 BETWEEN_LINES = 60.0
 """Seconds between two lines of progress."""

@@ -21,8 +21,8 @@ from forks import in_fork
 from safetensors.torch import load_file
 
 from mixsup_lib.config import make_config
+from mixsup_lib.experiments.runs import run
 from mixsup_lib.phantom import make_patient, write_phantom
-from mixsup_lib.runs import run
 from mixsup_lib.slices import prepare
 
 ROOT = Path(__file__).resolve().parent.parent

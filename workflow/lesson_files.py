@@ -21,15 +21,14 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
-from mixsup_lib.cohort import Case, find_cohort
+from mixsup_lib.cohort import Case
 from mixsup_lib.config import WITHOUT_EFFECT, RunConfig
-from mixsup_lib.errors import DataError, SettingError
-from mixsup_lib.files import atomic_path, write_json
-from mixsup_lib.lessons import Lessons, read_lessons
-from mixsup_lib.metrics import dice
-from mixsup_lib.run_records import read_history
-from mixsup_lib.runs import RunMetrics, load_run
-from mixsup_lib.training_slices import task_labels
+from mixsup_lib.datasets import find_cohort
+from mixsup_lib.evaluation import dice
+from mixsup_lib.experiments.runs import RunMetrics, load_run, read_history
+from mixsup_lib.files import DataError, SettingError, atomic_path, write_json
+from mixsup_lib.sampling import task_labels
+from mixsup_lib.teaching.lessons import Lessons, read_lessons
 
 LARGEST_FILE = 1_500_000  # bytes
 EVERY = 5

@@ -30,8 +30,8 @@ import numpy as np
 import pandas as pd
 import psutil
 
+from mixsup_lib.experiments.provenance import cpu_model
 from mixsup_lib.files import atomic_path
-from mixsup_lib.provenance import cpu_model
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "data/results/long-run.csv"

@@ -8,11 +8,8 @@ import numpy as np
 import torch
 
 from mixsup_lib.config import RunConfig, make_config
-from mixsup_lib.feed import feed_batches
-from mixsup_lib.run_network import build_network, network_input
-from mixsup_lib.sampling import BatchSampler
-from mixsup_lib.training import Trainer
-from mixsup_lib.training_slices import TrainingSlices
+from mixsup_lib.sampling import BatchSampler, TrainingSlices, feed_batches
+from mixsup_lib.training import Trainer, build_network, network_input
 
 ANNOTATED = 5
 """Fully annotated patients; all others are weak."""

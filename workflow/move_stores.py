@@ -12,9 +12,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from mixsup_lib.cohort import find_cohort
-from mixsup_lib.errors import MixsupError
-from mixsup_lib.store import read_description, write_description
+from mixsup_lib.datasets import find_cohort
+from mixsup_lib.files import MixsupError
+from mixsup_lib.slices import read_description, write_description
 
 ROOT = Path(__file__).resolve().parent.parent
 

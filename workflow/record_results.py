@@ -19,9 +19,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from record import record
 
-from mixsup_lib import paper_plots, plots, results
+from mixsup_lib.experiments import pictures, runs, statistics, style
+from mixsup_lib.experiments.tables import caption, comparison_table, paper_tables, to_markdown
 from mixsup_lib.files import atomic_path
-from mixsup_lib.paper_tables import paper_tables
 
 RESULTS, PICTURES = Path("data/results"), Path("docs")
 HEADINGS = {
@@ -40,7 +40,7 @@ def record_folder(folder: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for name in LIGHT:
         shutil.copyfile(folder / name, target / name)
-    history = results.read_history(folder)
+    history = runs.read_history(folder)
     thinned = history.groupby((history["iteration"] - 1) // EVERY).mean()
     thinned["iteration"] = history["iteration"].groupby((history["iteration"] - 1) // EVERY).last()
     thinned.to_csv(target / "history.csv", index=False, float_format="%.5g")
@@ -48,37 +48,37 @@ def record_folder(folder: Path) -> None:
 
 def tables(frame: pd.DataFrame, reported: pd.DataFrame, tuning_fold: int | None) -> str:
     """The comparison without the tuning fold, and every fold by itself, in Markdown."""
-    pairs = results.pairs(frame)
+    pairs = statistics.pairs(frame)
     keys = ["fold"] if len(pairs.groupby(["task", "region"])) == 1 else ["task", "region", "fold"]
     means = pairs.groupby(keys, sort=False)[["standard", "mixed"]].mean()
     means["difference"] = means["mixed"] - means["standard"]
     by_fold = means.round(1).reset_index().astype({"fold": str})
     if tuning_fold is not None:
         by_fold.loc[by_fold["fold"] == str(tuning_fold), "fold"] += " (tuning, not in the table above)"
-    overall = results.to_markdown(results.comparison_table(reported))
-    return f"{overall}\n\n{results.to_markdown(by_fold)}"
+    overall = to_markdown(comparison_table(reported))
+    return f"{overall}\n\n{to_markdown(by_fold)}"
 
 
 def papers_tables(frame: pd.DataFrame) -> str:
     """The comparison of every scenario, then the paper's tables with ours beside them, in Markdown."""
-    overall = results.to_markdown(results.comparison_table(frame))
+    overall = to_markdown(comparison_table(frame))
     tables = paper_tables(frame)
-    parts = [f"*{HEADINGS[name]}*\n\n{results.to_markdown(tables[name])}" for name in HEADINGS]
+    parts = [f"*{HEADINGS[name]}*\n\n{to_markdown(tables[name])}" for name in HEADINGS]
     return "\n\n".join([overall, *parts])
 
 
 def draw(frame: pd.DataFrame, caption: str, path: Path) -> None:
-    pairs = results.pairs(frame)
+    pairs = statistics.pairs(frame)
     title = f"{caption}; {pairs['n_fa'].iloc[0]} FA + {pairs['n_wa'].iloc[0]} WA"
-    save(plots.paired_dots(pairs, title=title), path)
+    save(pictures.paired_dots(pairs, title=title), path)
 
 
 def draw_figure_7(frame: pd.DataFrame, caption: str, path: Path) -> None:
     """One picture per task that has several scenarios, its name at the end of the file's."""
-    table = results.comparison_table(frame)
+    table = comparison_table(frame)
     several = table.groupby("task")["n_fa"].transform("nunique") > 1
     for task, part in table[several].groupby("task", sort=False):
-        figure = paper_plots.dice_by_annotation(part, task=task, title=caption)
+        figure = pictures.dice_by_annotation(part, task=task, title=caption)
         save(figure, path.with_stem(f"{path.stem}-{task}"))
 
 
@@ -86,7 +86,7 @@ def save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110, bbox_inches="tight")
-    print(plots.alt_text(figure))
+    print(style.alt_text(figure))
 
 
 def main() -> None:
@@ -103,21 +103,21 @@ def main() -> None:
     parser.add_argument("--paper-tables", action="store_true", help="the paper's tables 1 to 4 and figure 7")
     call = parser.parse_args()
     recorded = [path for path in call.runs if path.suffix == ".csv"]
-    frames = [results.read_recorded(path) for path in recorded]
+    frames = [runs.read_recorded(path) for path in recorded]
     if folders := [path for path in call.runs if path not in recorded]:
-        frames.append(results.collect(folders))
+        frames.append(runs.collect(folders))
     frame = pd.concat(frames)
     with atomic_path(RESULTS / f"{call.name}.csv") as temporary:
         frame.drop(columns="folder").to_csv(temporary, index=False, float_format="%.4f")
     if call.folders:
         for folder in sorted(set(frame["folder"])):
             record_folder(Path(folder))
-    caption = results.caption(frame["cohort"].iloc[0])
+    heading = caption(frame["cohort"].iloc[0])
     reported = frame if call.tuning_fold is None else frame[frame["fold"] != call.tuning_fold]
     if not call.no_picture:
-        (draw_figure_7 if call.paper_tables else draw)(reported, caption, PICTURES / f"{call.name}.png")
+        (draw_figure_7 if call.paper_tables else draw)(reported, heading, PICTURES / f"{call.name}.png")
     text = papers_tables(reported) if call.paper_tables else tables(frame, reported, call.tuning_fold)
-    record(call.name, f"{caption}\n\n{text}")
+    record(call.name, f"{heading}\n\n{text}")
 
 
 if __name__ == "__main__":

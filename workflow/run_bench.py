@@ -23,8 +23,7 @@ from bench.sizes import FULL, TINY, Sizes
 from bench.table import RESULTS, Figure, file_name, in_short, provenance, recorded, to_frame, to_text
 from record import record
 
-from mixsup_lib.errors import MixsupError
-from mixsup_lib.files import atomic_path
+from mixsup_lib.files import MixsupError, atomic_path
 
 ROWS = {
     "training-step": training_step.measure,

@@ -36,12 +36,10 @@ from grid_snakemake import snakemake
 from grid_train import train
 
 from mixsup_lib.__main__ import parse_settings
-from mixsup_lib.errors import DataError, MixsupError, SettingError, nearest
-from mixsup_lib.files import disk_full
-from mixsup_lib.gpus import gpu_places
-from mixsup_lib.grid import cells_of, part_of
+from mixsup_lib.experiments.compare import gpu_places
+from mixsup_lib.experiments.experiment import Scenario, cells_of, part_of, read_scenario
+from mixsup_lib.files import DataError, MixsupError, SettingError, disk_full, nearest
 from mixsup_lib.phantom import write_phantom
-from mixsup_lib.scenario import Scenario, read_scenario
 
 RUNS, STORES, SCENARIOS = Path("runs"), Path("data/stores"), Path("scenarios")
 PHANTOMS = {

@@ -18,11 +18,11 @@ from pathlib import Path
 import pandas as pd
 from record import record
 
-from mixsup_lib import plots, results, variant_plots
-from mixsup_lib.errors import DataError, MixsupError, SettingError
-from mixsup_lib.files import atomic_path
-from mixsup_lib.scenario import Scenario, read_scenario
-from mixsup_lib.variants import dice_by_variant, readable_variants, runs_of, variant_table
+from mixsup_lib.experiments import pictures, style, tables
+from mixsup_lib.experiments.experiment import Scenario, read_scenario
+from mixsup_lib.experiments.runs import collect
+from mixsup_lib.experiments.tables import dice_by_variant, readable_variants, runs_of, variant_table
+from mixsup_lib.files import DataError, MixsupError, SettingError, atomic_path
 
 RESULTS, PICTURES = Path("data/results"), Path("docs")
 
@@ -31,7 +31,7 @@ def finished(folders: list[Path], cohort: str) -> pd.DataFrame | None:
     """The finished runs of the cohort; None where there is no finished run at all."""
     there = [folder for folder in folders if folder.exists()]
     try:
-        frame = results.collect(there)
+        frame = collect(there)
         return frame[frame["cohort"] == cohort]
     except DataError:
         if any(next(folder.rglob("metrics.json"), None) for folder in there):
@@ -63,12 +63,12 @@ def write(scenario: Scenario, name: str, frame: pd.DataFrame) -> None:
         kept.drop(columns="folder").to_csv(temporary, index=False, float_format="%.4f")
     dice = dice_by_variant(kept, configs)
     table = variant_table(dice, scenario.against())
-    caption = results.caption(kept["cohort"].iloc[0])
-    figure = variant_plots.variant_ladder(dice, table, title=caption)
+    caption = tables.caption(kept["cohort"].iloc[0])
+    figure = pictures.variant_ladder(dice, table, title=caption)
     with atomic_path(PICTURES / f"{name}.png") as temporary:
         figure.savefig(temporary, dpi=110, bbox_inches="tight")
-    print(plots.alt_text(figure))
-    record(name, f"{caption}\n\n{results.to_markdown(readable_variants(table))}")
+    print(style.alt_text(figure))
+    record(name, f"{caption}\n\n{tables.to_markdown(readable_variants(table))}")
 
 
 def main() -> None:

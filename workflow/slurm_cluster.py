@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixsup_lib.errors import DataError
+from mixsup_lib.files import DataError
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "squeue", "sinfo")
 NODES = {"n1": 17001, "n2": 17002}

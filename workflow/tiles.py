@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mixsup_lib.compute import autocast
-from mixsup_lib.geometry import Geometry
 from mixsup_lib.model import MixedSupervisionUNet
+from mixsup_lib.training import autocast
+from mixsup_lib.unet import Geometry
 
 
 def layout(geometry: Geometry, tile: int, size: int) -> tuple[int, int, int, int]:

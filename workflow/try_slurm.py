@@ -16,7 +16,7 @@ from pathlib import Path
 
 from slurm_cluster import two_nodes
 
-from mixsup_lib.errors import MixsupError
+from mixsup_lib.files import MixsupError
 
 ROOT = Path(__file__).resolve().parent.parent
 GRID = [sys.executable, ROOT / "workflow/run_grid.py", ROOT / "scenarios/smoke.yaml"]

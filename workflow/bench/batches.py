@@ -16,17 +16,12 @@ from bench.sizes import Sizes
 from bench.table import FASTER, SHARE, Figure, compare
 from bench.turns import Way, take_turns
 from mixsup_lib import paper
-from mixsup_lib.compute import set_up
 from mixsup_lib.config import RunConfig, make_config
 from mixsup_lib.files import write_json
-from mixsup_lib.memory import keep_freed_memory
 from mixsup_lib.protocol import Split, make_split
-from mixsup_lib.run_network import build_network, network_input
-from mixsup_lib.sampling import Batch, BatchSampler
-from mixsup_lib.slices import prepare
-from mixsup_lib.store import SliceStore
-from mixsup_lib.training import Trainer
-from mixsup_lib.training_slices import TrainingSlices, select_training_slices
+from mixsup_lib.sampling import Batch, BatchSampler, TrainingSlices, select_training_slices
+from mixsup_lib.slices import SliceStore, keep_freed_memory, prepare
+from mixsup_lib.training import Trainer, build_network, network_input, set_up
 
 ROW = "batches served"
 

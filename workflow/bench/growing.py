@@ -13,14 +13,11 @@ from bench.table import COST, Figure, compare, compare_memory
 from bench.turns import Way, take_turns
 from mixsup_lib import paper
 from mixsup_lib.cohort import Cohort
-from mixsup_lib.compute import set_up
 from mixsup_lib.config import RunConfig, make_config
 from mixsup_lib.files import atomic_path, write_json
-from mixsup_lib.run_network import build_network, network_input
-from mixsup_lib.sampling import BatchSampler
-from mixsup_lib.store import SliceStore
-from mixsup_lib.training import Trainer
-from mixsup_lib.training_slices import TrainingSlices
+from mixsup_lib.sampling import BatchSampler, TrainingSlices
+from mixsup_lib.slices import SliceStore
+from mixsup_lib.training import Trainer, build_network, network_input, set_up
 
 ROW = "a growing store"
 ANNOTATED = 5

@@ -40,7 +40,7 @@ def preparing(cohort: Path, store: Path, workers: int = 1, **grid) -> Callable[[
 
 
 def giving_back(cohort: Path, store: Path, **grid) -> Callable[[], int]:
-    """`prepare`, but freed memory goes back to the system (`mixsup_lib.memory`)."""
+    """`prepare`, but freed memory goes back to the system (`mixsup_lib.slices`)."""
     slices.keep_freed_memory = lambda: False
     return preparing(cohort, store, **grid)
 

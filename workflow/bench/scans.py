@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mixsup_lib.cohort import Cohort, find_cohort
+from mixsup_lib.cohort import Cohort
+from mixsup_lib.datasets import find_cohort
 from mixsup_lib.phantom import write_phantom
 
 

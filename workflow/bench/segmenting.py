@@ -16,14 +16,12 @@ from bench.scans import phantom
 from bench.sizes import Sizes
 from bench.table import EQUAL, FASTER, Figure, compare
 from bench.turns import Way, take_turns
-from mixsup_lib.cohort import find_cohort
-from mixsup_lib.compute import bfloat16_pays, choose_precision
-from mixsup_lib.frames import SliceFrame, scores_on_source_grid
-from mixsup_lib.lessons import read_lessons
-from mixsup_lib.memory import keep_freed_memory
+from mixsup_lib.datasets import find_cohort
+from mixsup_lib.evaluation import label_volume, score_slices
 from mixsup_lib.model import MixedSupervisionUNet
-from mixsup_lib.segmentation import label_volume, score_slices
-from mixsup_lib.slices import patient_slices
+from mixsup_lib.slices import SliceFrame, keep_freed_memory, patient_slices, scores_on_source_grid
+from mixsup_lib.teaching.lessons import read_lessons
+from mixsup_lib.training import bfloat16_pays, choose_precision
 
 ROW = "segmenting a volume"
 PAPER_ROW = "segmenting a slice, paper's network"

@@ -15,7 +15,7 @@ from bench.growing import write_store
 from bench.sizes import Sizes
 from bench.table import TIME, Figure
 from bench.turns import Way, take_turns
-from mixsup_lib.errors import MixsupError
+from mixsup_lib.files import MixsupError
 
 ROW = "start-up"
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,8 +15,8 @@ from bench_file import slug
 
 from bench.turns import Turns
 from mixsup_lib import __version__
-from mixsup_lib.provenance import commit, cpu_model
-from mixsup_lib.wording import to_markdown
+from mixsup_lib.experiments.provenance import commit, cpu_model
+from mixsup_lib.experiments.tables import to_markdown
 
 RESULTS = Path("data/results")
 FASTER, COST, SHARE, TIME, EQUAL = "times faster", "times the cost", "per cent", "seconds", "per cent equal"

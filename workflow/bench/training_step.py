@@ -10,13 +10,11 @@ import torch
 from bench.sizes import Sizes
 from bench.table import FASTER, Figure, compare, compare_memory
 from bench.turns import Way, take_turns
-from mixsup_lib import compute
-from mixsup_lib.compute import bfloat16_pays, set_up
+from mixsup_lib import slices
 from mixsup_lib.config import RunConfig, make_config
 from mixsup_lib.losses import classification_loss, joint_loss, segmentation_loss
-from mixsup_lib.run_network import build_network, network_input
 from mixsup_lib.sampling import Batch
-from mixsup_lib.training import Trainer
+from mixsup_lib.training import Trainer, bfloat16_pays, build_network, network_input, set_up
 
 ROW = "training step"
 
@@ -47,8 +45,8 @@ def ours(config: RunConfig) -> Callable[[], float]:
 
 
 def giving_back(config: RunConfig) -> Callable[[], float]:
-    """Ours, but freed memory goes back to the system (`mixsup_lib.memory`)."""
-    compute.keep_freed_memory = lambda: False
+    """Ours, but freed memory goes back to the system (`mixsup_lib.slices`)."""
+    slices.keep_freed_memory = lambda: False
     return ours(config)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mixsup_lib.errors import MixsupError
+from mixsup_lib.files import MixsupError
 
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 

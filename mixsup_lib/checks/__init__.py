@@ -1,1 +1,0 @@
-"""Checks of the notebooks' exercises: each says what is right, what is wrong, and where to look."""

@@ -1,0 +1,176 @@
+"""BraTS: one folder per patient, one NIfTI file per sequence.
+
+2017/2018 (and the original 2019): grade folders `HGG/` and `LGG/`; 2019-2021: flat; 2023 and later: other file
+endings, and label 3 instead of 4 for enhancing tumour. https://www.synapse.org/brats
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mixsup_lib import paper
+from mixsup_lib.cohort import (
+    Found,
+    Patient,
+    Problem,
+    Report,
+    Volume,
+    check_intensities,
+    map_labels,
+    no_patient,
+    visible_folders,
+)
+from mixsup_lib.datasets import nifti
+
+GRADES = ("HGG", "LGG")
+
+
+@dataclass(frozen=True)
+class Naming:
+    """File endings of the paper's four sequences and of the mask, and (label value on disk, class) pairs."""
+
+    sequences: tuple[str, str, str, str]
+    mask: str
+    classes: tuple[tuple[int, int], ...]
+
+
+UNTIL_2021 = Naming(("_flair", "_t1", "_t1ce", "_t2"), "_seg", ((1, 1), (2, 2), (4, 3)))
+SINCE_2023 = Naming(("-t2f", "-t1n", "-t1c", "-t2w"), "-seg", ((1, 1), (2, 2), (3, 3)))
+
+
+@dataclass(frozen=True)
+class BratsPatient(Patient):
+    """A patient of a BraTS cohort. image_files has one path per sequence, whether it exists or not."""
+
+    naming: Naming = UNTIL_2021
+
+    def missing(self) -> list[tuple[str, str]]:
+        return [
+            (self.relative(path), f"sequence {name} is missing; add this file (or the same as .nii).")
+            for name, path in zip(self.sequences, self.image_files, strict=True)
+            if not path.is_file()
+        ]
+
+    def load_volumes(self, report: Report) -> dict[str, Volume]:
+        files = dict(zip(self.sequences, map(self.relative, self.image_files), strict=True))
+        volumes = {}
+        for name, path in zip(self.sequences, self.image_files, strict=True):
+            read = nifti.read_nifti(path, files[name], report) if path.is_file() else None
+            if read is not None:
+                volumes[name] = nifti.lps_volume(*read)
+        return {
+            name: volume
+            for name, volume in _on_one_grid(volumes, files, report).items()
+            if check_intensities(volume.array, files[name], f"sequence {name}", report)
+        }
+
+    def load_labels(self, report: Report) -> np.ndarray | None:
+        return load_nifti_labels(self, dict(self.naming.classes), report)
+
+
+def load_nifti_labels(
+    patient: Patient, classes: dict[int, int], report: Report, known_from: str = "this layout"
+) -> np.ndarray | None:
+    """Label map (X, Y, Z) uint8 of a patient's one NIfTI mask; None after a fault.
+
+    The mask must lie on the grid of the first image whose header can be read. classes: {value on disk: class}, as
+    `known_from` tells them.
+    """
+    mask = patient.mask_files[0]
+    read = nifti.read_nifti(mask, patient.relative(mask), report)
+    if read is None:
+        return None
+    values, affine = nifti.to_lps(*read)
+    for image in patient.image_files:
+        grid = nifti.read_grid(image)
+        if grid:
+            fault = nifti.grid_fault(values.shape, affine, *grid, image.name)
+            if fault:
+                report(patient.relative(mask), fault)
+                return None
+            break
+    return map_labels(values, classes, patient.relative(mask), report, known_from)
+
+
+def _on_one_grid(volumes: dict[str, Volume], files: dict[str, str], report: Report) -> dict[str, Volume]:
+    """The volumes on the grid that most of them share; each other one is reported."""
+
+    def fault(volume: Volume, other: Volume, name: str) -> str | None:
+        return nifti.grid_fault(volume.array.shape, volume.affine, other.array.shape, other.affine, name)
+
+    agreeing = {n: sum(fault(v, w, "") is None for w in volumes.values()) for n, v in volumes.items()}
+    if not agreeing:
+        return {}
+    reference = max(agreeing, key=agreeing.get)
+    faults = {n: fault(v, volumes[reference], f"sequence {reference}") for n, v in volumes.items()}
+    for name, sentence in faults.items():
+        if sentence:
+            report(files[name], f"sequence {name} {sentence}")
+    return {name: volume for name, volume in volumes.items() if faults[name] is None}
+
+
+def find(folder: Path, inside: Sequence[Path] | None = None) -> Found | None:
+    """The BraTS cohort in `folder`, or None if this is none. `inside`: the subfolders to look at (None: all)."""
+    inside = visible_folders(folder) if inside is None else inside
+    grades = [path for path in inside if path.name in GRADES]
+    candidates = [path for grade in grades for path in visible_folders(grade)] if grades else inside
+    namings = [naming for naming in map(_naming_of, candidates) if naming]
+    if not namings:
+        return None
+    naming = max((UNTIL_2021, SINCE_2023), key=namings.count)
+    layout = "BraTS 2023+" if naming is SINCE_2023 else "BraTS 2017/2018" if grades else "BraTS 2019-2021"
+    patients, problems = [], []
+    for path in candidates:
+        name = path.relative_to(folder).as_posix()
+        passed_over = no_patient(path, name, nifti.ENDINGS)
+        if passed_over:
+            problems.append(passed_over)
+        else:
+            patients.append(_patient(path, folder, naming))
+            problems += [Problem(path.name, *fault) for fault in _naming_faults(path, name, naming)]
+    for path in inside if grades else ():
+        if path not in grades and _naming_of(path):
+            sentence = "lies beside HGG/ and LGG/; move this patient into one of them."
+            problems.append(Problem(path.name, path.name, sentence))
+    return Found(layout, paper.SEQUENCES, paper.TASKS, True, patients, problems)
+
+
+def _naming_of(folder: Path) -> Naming | None:
+    for naming in (UNTIL_2021, SINCE_2023):
+        if any(_with_ending(folder, ending) for ending in (*naming.sequences, naming.mask)):
+            return naming
+    return None
+
+
+def _with_ending(folder: Path, ending: str) -> list[Path]:
+    found = [path for suffix in nifti.ENDINGS for path in folder.glob(f"*{ending}{suffix}")]
+    return [path for path in found if not path.name.startswith(".")]
+
+
+def _patient(path: Path, folder: Path, naming: Naming) -> BratsPatient:
+    images = []
+    for ending in naming.sequences:
+        stem = path / f"{path.name}{ending}"
+        images.append(next(iter(nifti.existing(stem)), stem.with_name(f"{stem.name}.nii.gz")))
+    masks = nifti.existing(path / f"{path.name}{naming.mask}")
+    if not masks and naming is UNTIL_2021:
+        masks = sorted(path.glob("*_Segm.nii*"))  # BraTS 2020 ships patient 355's mask under such a name
+    return BratsPatient(path.name, folder, tuple(images), tuple(masks[:1]), paper.SEQUENCES, naming)
+
+
+def _naming_faults(path: Path, name: str, naming: Naming) -> Iterator[tuple[str, str]]:
+    """(file, sentence) for files that are there twice or under another patient's name."""
+    for ending in (*naming.sequences, naming.mask):
+        own = nifti.existing(path / f"{path.name}{ending}")
+        if len(own) > 1:
+            yield name, f"holds both {own[0].name} and {own[1].name}; keep one of them."
+        for other in [] if own else _with_ending(path, ending):
+            wanted = f"{path.name}{ending}{other.name[other.name.index('.nii') :]}"
+            yield (
+                f"{name}/{other.name}",
+                f"is not named after its folder; if it belongs there, name it {wanted}.",
+            )

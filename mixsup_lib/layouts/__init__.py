@@ -1,1 +1,0 @@
-"""How each public data set lies on disk: one file per layout."""

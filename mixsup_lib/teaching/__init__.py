@@ -1,0 +1,1 @@
+"""What the notebooks need beside the library: figures, exercises, explorers and recorded lessons."""

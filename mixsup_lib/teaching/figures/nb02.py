@@ -1,0 +1,574 @@
+"""Why the classification branch is built as it is: what pooling keeps of a tumour, and what reaches the last layers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mixsup_lib.experiments.pictures import contour_slice
+from mixsup_lib.experiments.style import COLORS, ON_IMAGE, described, new_figure, styled
+from mixsup_lib.files import SettingError
+from mixsup_lib.model import DeepSkipBranch
+from mixsup_lib.unet import Geometry, UNet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def averaging_unet(
+    geometry: Geometry, *, crops: Sequence[int] | None = None, half_pixel: bool = False, sharp: bool = False
+) -> UNet:
+    """A U-Net of one sequence and width 1 that hides nothing: (B, 1, H, W) -> (B, 1, H', W'), float64.
+
+    Kernels are uniform and positive and pools take means, so that on positive input every ReLU is open and derivatives
+    are 0 exactly where a pixel cannot be seen. crops: other skip crops, deep to shallow. half_pixel: PyTorch's own
+    bilinear upsampling. sharp: the 3x3 kernels pass on their centre only.
+    """
+    unet = UNet(1, 1, geometry).double().eval()
+    unet.pool = nn.AvgPool2d(2, ceil_mode=True)
+    for layer in unet.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.constant_(layer.weight, 1 / layer.weight[0].numel())
+            if sharp and layer.kernel_size == (3, 3):
+                centre = torch.zeros(3, 3, dtype=torch.double)
+                centre[1, 1] = 9
+                layer.weight.data *= centre
+    if half_pixel:
+        upsampling = nn.Upsample(scale_factor=2, mode="bilinear")
+        unet.up = nn.ModuleList(nn.Sequential(upsampling, up.conv) for up in unet.up)
+    unet.crops = unet.crops if crops is None else tuple(crops)
+    return unet
+
+
+def open_path(unet: UNet, path: int) -> UNet:
+    """A copy of the network with one path open: the skip of level `path`, or the deepest path for path = depth."""
+    unet = copy.deepcopy(unet)
+    for level, decoder in zip(reversed(range(len(unet.decoder))), unet.decoder, strict=True):
+        kernel = decoder[0][0].weight.data  # (n, 2 n, 3, 3): maps of the skip first, then those from below
+        half = kernel.shape[1] // 2
+        kernel[:, half:] *= level != path
+        kernel[:, :half] *= level == path
+    return unet
+
+
+def field(unet: UNet, pixel: int, size: int = 300) -> Tensor:
+    """Derivatives of output pixel (pixel, pixel) with respect to an input of ones, (size, size)."""
+    x = torch.ones(1, 1, size, size, dtype=torch.double, requires_grad=True)
+    (slope,) = torch.autograd.grad(unet(x)[0, 0, pixel, pixel], x)
+    return slope[0, 0]
+
+
+def centre(field: Tensor) -> float:
+    """Row on which a field (N, N) is centred."""
+    rows = field.sum(dim=1)
+    return float((rows * torch.arange(len(rows))).sum() / rows.sum())
+
+
+def untrained_gradient(
+    geometry: Geometry, pixel: int, size: int = 300, *, width: int = 8, seeds: int = 4
+) -> np.ndarray:
+    """Mean absolute derivative of the features at output pixel (pixel, pixel) with respect to the input, (size, size).
+
+    The networks are He-initialised and untrained, with their ReLUs and max-pools, the input is noise (where an input
+    is 0 over a large area, ReLUs stand at 0 and would hide it); seeds 0, 1, ... are averaged.
+    """
+    total = torch.zeros(size, size)
+    for seed in range(seeds):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            unet, x = UNet(4, width, geometry).eval(), torch.rand(1, 4, size, size, requires_grad=True)
+        (slope,) = torch.autograd.grad(unet(x)[0, :, pixel, pixel].sum(), x)
+        total += slope[0].abs().sum(dim=0)
+    return (total / seeds).numpy()
+
+
+def change_at_border(
+    geometry: Geometry, size: int, *, margin: int = 16, width: int = 4, seeds: int = 3
+) -> np.ndarray:
+    """How much the features change when the input grows by `margin` pixels on each side, (H',), from first to last.
+
+    The input is noise of mean 1/2; the change is divided by the standard deviation of the features and averaged over
+    maps, the middle third of the rows, and seeds. `margin` must be a multiple of 2^depth, or pooling would shift.
+    """
+    changes = []
+    for seed in range(seeds):
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(seed)
+            unet, wide = UNet(4, width, geometry), torch.rand(1, 4, size + 2 * margin, size + 2 * margin)
+            for norm in unet.modules():
+                if isinstance(norm, nn.BatchNorm2d):
+                    norm.momentum = 1.0  # keep the statistics of the one pass that follows
+            unet(wide)
+            unet.eval()
+            cut = unet(wide[:, :, margin:-margin, margin:-margin])
+            same = slice(margin, margin + cut.shape[2])
+            whole = unet(wide)[:, :, same, same]
+        change = (whole - cut).abs().mean(dim=(0, 1)) / whole.std()  # (H', W')
+        third = len(change) // 3
+        changes.append(change[third:-third].mean(dim=0))
+    return torch.stack(changes).mean(dim=0).numpy()
+
+
+def half_side(gradient: np.ndarray, pixel: int, share: float) -> int:
+    """Half side r of the smallest square of 2 r + 1 pixels around (pixel, pixel) that holds `share` of (N, N)."""
+    inside = share * gradient.sum()
+    for half in range(len(gradient)):
+        part = slice(max(pixel - half, 0), pixel + half + 1)
+        if gradient[part, part].sum() >= inside:
+            return half
+    return len(gradient)
+
+
+@styled
+def receptive_field(
+    image: np.ndarray, gradient: np.ndarray, *, seen: tuple[int, int], window: tuple[int, int], pixel: int
+) -> Figure:
+    """What one output pixel sees of the network's input: on the input, and as a profile along one axis.
+
+    Args:
+        image: one sequence of the padded input, (N, N).
+        gradient: mean absolute derivative of the output pixel with respect to each input pixel, (N, N).
+        seen: first and last input pixel that can reach it, along both axes.
+        window: first and last input pixel that the output covers.
+        pixel: the input pixel on which the output pixel is centred.
+    """
+    figure, axes = new_figure(1, 2, width=4.4, height=4.2)
+    halves = {share: half_side(gradient, pixel, share) for share in (0.5, 0.9)}
+    contour_slice(axes[0, 0], image)
+    squares = [(f"can be seen: {seen[1] - seen[0] + 1} pixels", seen, "white", "-")]
+    squares.append((f"output window: {window[1] - window[0] + 1} pixels", window, COLORS["truth"], ":"))
+    for (share, half), line in zip(halves.items(), ("-.", "--"), strict=True):
+        ends = (pixel - half, pixel + half)
+        squares.append((f"{share:.0%} of the gradient: {2 * half + 1} pixels", ends, ON_IMAGE["mixed"], line))
+    for label, ends, color, line in squares:
+        _square(axes[0, 0], ends, color, line, label)
+    axes[0, 0].plot(pixel, pixel, "+", color="white", ms=9, mew=1.6)
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "ncols": 2, "frameon": True}
+    axes[0, 0].legend(fontsize=8, facecolor="0.35", labelcolor="white", **below)
+    profile = gradient.sum(axis=0) / gradient.sum() * 100
+    axes[0, 1].plot(profile, color=COLORS["mixed"], lw=1.0)
+    for ends, line in ((seen, "-"), (window, ":")):
+        for end in ends:
+            axes[0, 1].axvline(end, color="black", lw=1.0, ls=line)
+    axes[0, 1].set(xlabel="input pixel, left to right", ylabel="share of the gradient in this column (%)")
+    axes[0, 1].set(xlim=(0, len(image) - 1), ylim=(0, None))
+    axes[0, 1].set_title("solid: can be seen; dotted: output window")
+    words = (
+        f"The output pixel centred on input pixel {pixel} can see input pixels {seen[0]} to {seen[1]}, a square of "
+        f"{seen[1] - seen[0] + 1}; half of the gradient lies in a square of {2 * halves[0.5] + 1}, 90 % in one of "
+        f"{2 * halves[0.9] + 1}. The output covers input pixels {window[0]} to {window[1]}."
+    )
+    return described(figure, words)
+
+
+def _square(axis: Axes, ends: tuple[int, int], color: str, line: str, label: str) -> None:
+    from matplotlib.patches import Rectangle
+
+    side = ends[1] - ends[0] + 1
+    style = {"fill": False, "edgecolor": color, "linestyle": line, "linewidth": 1.5, "label": label}
+    axis.add_patch(Rectangle((ends[0] - 0.5, ends[0] - 0.5), side, side, **style))
+
+
+@styled
+def delivered(cases: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Figure:
+    """The same tumour as the shallowest skip and as the deepest path deliver it to the last level, a panel per variant.
+
+    `cases`: name of the variant -> (image, skip, deep), each (H', W') on the output's pixels: the slice and the mask as
+    they pass the shallowest skip, the mask as it passes the deepest path. Masks are outlined at half of their maximum.
+    """
+    from matplotlib.lines import Line2D
+    from matplotlib.patheffects import withStroke
+
+    figure, axes = new_figure(1, len(cases), width=3.0, height=3.6)
+    words = []
+    for axis, (name, (image, skip, deep)) in zip(axes[0], cases.items(), strict=True):
+        contour_slice(axis, image, skip > skip.max() / 2, deep > deep.max() / 2)
+        places = np.indices(skip.shape)
+        rows, columns = ((places * (deep / deep.sum() - skip / skip.sum())).sum(axis=(1, 2))).tolist()
+        axis.set_title(f"{name}\n{rows:+.1f} rows, {columns:+.1f} columns")
+        words.append(f"{name} {rows:+.1f} rows and {columns:+.1f} columns")
+    style = {"lw": 1.6, "path_effects": [withStroke(linewidth=2.8, foreground="black")]}
+    handles = [
+        Line2D([], [], color=COLORS["truth"], label="tumour through the shallowest skip", **style),
+        Line2D([], [], color=ON_IMAGE["mixed"], ls=(0, (4, 1.5)), label="through the deepest path", **style),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8)
+    return described(
+        figure, f"Shift of the tumour in the deepest path against the shallowest: {'; '.join(words)}."
+    )
+
+
+@styled
+def border_effect(profiles: Mapping[str, np.ndarray]) -> Figure:
+    """What `change_at_border` found, one line per network; the x axis is the share of the output's side."""
+    figure, axes = new_figure(1, 1, width=6.4, height=3.0)
+    words, styles = [], ((COLORS["mixed"], "-"), ("black", "--"), (COLORS["patients"], ":"))
+    for (name, values), (color, line) in zip(profiles.items(), styles, strict=False):
+        axes[0, 0].plot(np.linspace(0, 100, len(values)), values * 100, ls=line, color=color, label=name)
+        changed = int((values > 1e-4).sum())
+        words.append(
+            f"{name}: {changed} of {len(values)} pixels change, at most by {values.max():.0%} of the spread"
+        )
+    axes[0, 0].set(
+        xlabel="place in the row (% of the output's side)", ylabel="change (% of the features' spread)"
+    )
+    axes[0, 0].set(xlim=(0, 100), ylim=(0, None))
+    axes[0, 0].legend(fontsize=8)
+    return described(figure, f"Change of the features when more of the image is shown. {'; '.join(words)}.")
+
+
+SHARED, BRANCH = COLORS["patients"], COLORS["mixed"]
+"""Colours: what both arms have, and what mixed supervision adds."""
+
+STEP, NEAR, WIDE = 1.15, 0.62, 0.22
+"""Distance of two levels, of the two boxes of a level, and width of a box, in the drawing's units."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A stack of `maps` feature maps of `side` x `side` pixels; (x, y) is its centre in the drawing."""
+
+    name: str
+    maps: int
+    side: int
+    x: float
+    y: float
+    height: float
+
+    @property
+    def bottom(self) -> float:
+        """The lower edge, with room for the label below it."""
+        return self.y - self.height / 2 - 0.33
+
+
+def place_boxes(geometry: Geometry, *, input_size: int, width: int, in_channels: int) -> dict[str, Box]:
+    """Where the layers of the U-Net stand in the drawing; names are those of `Geometry.layer_sizes`.
+
+    Encoder to the left, decoder to the right, deeper levels further down. Raises SettingError if the network does not
+    take `input_size` or the width is below 1.
+    """
+    geometry.output_size(input_size)
+    if width < 1:
+        raise SettingError(f"width is {width}, expected at least 1.")
+    sizes, depth, y = dict(geometry.layer_sizes(input_size)), geometry.depth, 0.0
+    boxes: dict[str, Box] = {}
+    right = 2 * depth * STEP + NEAR  # x of the last decoder
+
+    def place(name: str, maps: int, x: float) -> Box:
+        boxes[name] = Box(name, maps, sizes[name], x, y, _height(sizes[name], input_size))
+        return boxes[name]
+
+    for level in range(depth):
+        maps, left = width * 2**level, level * STEP
+        place(*(("input", in_channels) if level == 0 else (f"pool {level - 1}", maps // 2)), left)
+        encoder = place(f"encoder {level}", maps, left + NEAR)
+        place(f"up-convolution {level}", maps, right - left - NEAR)
+        place(f"decoder {level}", maps, right - left)
+        y -= (encoder.height + _height(sizes[f"pool {level}"], input_size)) / 2 + 0.85
+    place(f"pool {depth - 1}", width * 2 ** (depth - 1), depth * STEP)
+    place("bottom", width * 2**depth, depth * STEP + NEAR)
+    return boxes
+
+
+def _height(side: int, input_size: int) -> float:
+    return 0.3 + 2.0 * side / input_size
+
+
+def branch_rows(width: int, side: int) -> list[tuple[str, int]]:
+    """Label and number of outputs of each layer of the branch on `width` maps of `side` x `side` pixels.
+
+    Raises SettingError if the maps are too small or too few for the branch.
+    """
+    with torch.device("meta"):
+        branch = DeepSkipBranch(width, (side, side))
+    pooled, maps = -(-side // branch.POOL), branch.conv[0].out_channels
+    flat = branch.first_to_fifth[0].in_features
+    rows = [
+        (f"mean-pool {branch.POOL}×{branch.POOL}: {width} × {pooled}²", width * pooled**2),
+        (f"conv 3×3: {maps} × {pooled - 2}² = {flat}", flat),
+    ]
+    for number, layer in enumerate((*branch.first_to_fifth, branch.sixth, branch.seventh), start=1):
+        rows.append((f"fully connected {number}: {layer.out_features}", layer.out_features))
+    return rows
+
+
+@styled
+def architecture(
+    geometry: Geometry,
+    *,
+    input_size: int = 300,
+    width: int = 64,
+    in_channels: int = 4,
+    n_maps: int = 2,
+    n_branches: int = 1,
+) -> Figure:
+    """Our own drawing of the paper's figures 2 and 3, for any geometry, width and number of branches.
+
+    Grey is the U-Net, which both arms have; blue is the classification branch. Above a box stands its number of maps,
+    below it their side in pixels, on a skip connection the pixels cropped before the encoder's maps are concatenated.
+    Raises SettingError if the network does not take `input_size`, or its output does not suit the branch.
+    """
+    boxes = place_boxes(geometry, input_size=input_size, width=width, in_channels=in_channels)
+    depth, crops, bottom, output = geometry.depth, geometry.skip_crops(), boxes["bottom"], boxes["decoder 0"]
+    rows = branch_rows(width, output.side) if n_branches else []
+    floor = min(bottom.bottom - 0.1, output.bottom - 0.9 - 0.42 * len(rows))
+    figure, axes = new_figure(1, 1, width=0.78 * output.x + 2.4, height=0.62 * (1.6 - floor) + 0.6)
+    axis = axes[0, 0]
+    for level in range(depth):
+        encoder, up, decoder = (boxes[f"{name} {level}"] for name in ("encoder", "up-convolution", "decoder"))
+        _across(axis, boxes["input" if level == 0 else f"pool {level - 1}"], encoder, "solid")
+        _across(axis, up, decoder, "solid")
+        _skip(axis, encoder, up, crops[depth - 1 - level])
+        _corner(axis, (encoder.x, encoder.bottom), boxes[f"pool {level}"], "dashed")
+        deeper = bottom if level == depth - 1 else boxes[f"decoder {level + 1}"]
+        _corner(axis, (up.x, up.bottom), deeper, "dotted")
+    _across(axis, boxes[f"pool {depth - 1}"], bottom, "solid")
+    scores = Box("scores", n_maps, output.side, output.x + 0.95, output.y, output.height)
+    _across(axis, output, scores, "dashdot")
+    axis.text(scores.x + 0.2, scores.y, "pixel\nscores", va="center", fontsize=8)
+    for box in (*boxes.values(), scores):
+        _draw_box(axis, box)
+    if n_branches:
+        _draw_branch(axis, rows, output, n_branches)
+    _legend(figure, geometry.padding, n_branches)
+    axis.set(xlim=(-0.3, output.x + 2.6), ylim=(floor, 1.6))
+    axis.set_axis_off()
+    sides = {box.name: f"{box.side}x{box.side}" for box in boxes.values()}
+    words = (
+        f"U-Net of depth {depth}, padding {geometry.padding!r}: {in_channels} sequences of {sides['input']} pixels "
+        f"become {n_maps} score maps of {sides['decoder 0']}. {width} maps at the first level, {bottom.maps} maps of "
+        f"{sides['bottom']} at the bottom. Skip crops, deep to shallow: {', '.join(map(str, crops))} pixels. "
+    )
+    if n_branches:
+        words += f"Classification branch (times {n_branches}) on the {width} maps before the scores: "
+        words += "; ".join(label for label, _ in rows) + "; the first is concatenated to the fifth."
+    else:
+        words += "No classification branch: standard supervision."
+    return described(figure, words)
+
+
+def _draw_box(axis: Axes, box: Box) -> None:
+    from matplotlib.patches import Rectangle
+
+    style = {"facecolor": SHARED, "edgecolor": "black", "linewidth": 0.8, "zorder": 3}
+    corner = (box.x - WIDE / 2, box.y - box.height / 2)
+    axis.add_patch(Rectangle(corner, WIDE, box.height, **style))
+    maps, middle = str(box.maps), box.x
+    if box.name.startswith("up-"):  # the encoder's maps stand beside those from below
+        style.update(facecolor="white", hatch="/////")
+        axis.add_patch(Rectangle((corner[0] - WIDE, corner[1]), WIDE, box.height, **style))
+        maps, middle = f"{box.maps} + {box.maps}", corner[0]
+    axis.text(middle, box.y + box.height / 2 + 0.06, maps, ha="center", va="bottom", fontsize=8)
+    axis.text(middle, box.y - box.height / 2 - 0.06, f"{box.side}²", ha="center", va="top", fontsize=8)
+
+
+def _across(axis: Axes, start: Box, end: Box, line: str) -> None:
+    _head(axis, (start.x + WIDE / 2, start.y), (end.x - WIDE / 2, end.y), line)
+
+
+def _corner(axis: Axes, above: tuple[float, float], below: Box, line: str) -> None:
+    """A max-pool goes down and right to the box `below`, an upsampling right and up from it."""
+    x, y = above
+    if x < below.x:
+        axis.plot([x, x], [y, below.y], ls=line, color="black", lw=1.0)
+        _head(axis, (x, below.y), (below.x - WIDE / 2, below.y), line)
+    else:
+        axis.plot([below.x + WIDE / 2, x], [below.y, below.y], ls=line, color="black", lw=1.0)
+        _head(axis, (x, below.y), (x, y), line)
+
+
+def _head(
+    axis: Axes, tail: tuple[float, float], head: tuple[float, float], line, color: str = "black"
+) -> None:
+    style = {"arrowstyle": "-|>", "color": color, "lw": 1.0, "ls": line, "shrinkA": 0, "shrinkB": 0}
+    axis.annotate("", xy=head, xytext=tail, arrowprops=style)
+
+
+def _skip(axis: Axes, encoder: Box, up: Box, crop: int) -> None:
+    ends = (encoder.x + WIDE / 2, up.x - 1.5 * WIDE)
+    _head(axis, (ends[0], encoder.y), (ends[1], up.y), (0, (6, 3)), "#555555")
+    label = f"crop {crop}" if crop else "whole"
+    axis.text(sum(ends) / 2, encoder.y + 0.05, label, ha="center", va="bottom", fontsize=8)
+
+
+def _draw_branch(axis: Axes, rows: list[tuple[str, int]], output: Box, n_branches: int) -> None:
+    """The branch as a column of bars below the last decoder, as long as the outputs are many (up to the widest FC)."""
+    from matplotlib.patches import Rectangle
+
+    left, top, row = output.x - 0.03, output.bottom - 0.45, 0.42
+    largest, places = rows[2][1], [top - row * number for number in range(len(rows))]
+    for y, (label, outputs) in zip(places, rows, strict=True):
+        length = 0.05 + 0.6 * min(outputs / largest, 1)
+        style = {"facecolor": BRANCH, "edgecolor": "black", "linewidth": 0.8, "zorder": 3}
+        axis.add_patch(Rectangle((left, y - 0.1), length, 0.2, **style))
+        axis.text(left + 0.72, y, label, va="center", fontsize=8)
+    for above, below in zip((output.bottom, *(y - 0.1 for y in places[:-1])), places, strict=True):
+        _head(axis, (output.x, above), (output.x, below + 0.1), "solid", BRANCH)
+    first, sixth, side = places[2], places[7], left - 0.3
+    axis.plot([left, side, side], [first, first, sixth], ls="dashed", color=BRANCH, lw=1.0)
+    _head(axis, (side, sixth), (left, sixth), "dashed", BRANCH)
+    words = "image scores" + (
+        f"; {n_branches} such branches,\none per tumour class" if n_branches > 1 else ""
+    )
+    axis.text(left, places[-1] - 0.16, words, va="top", fontsize=8)
+
+
+def _legend(figure: Figure, padding: str, n_branches: int) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    kernel, kind = ("2×2", "unpadded") if padding == "valid" else ("3×3", "padded")
+    lines = (
+        ("solid", "black", f"two 3×3 convolutions ({kind}), each with batch norm and ReLU"),
+        ("dashed", "black", "max-pool 2×2"),
+        ("dotted", "black", f"upsampling ×2, {kernel} convolution, batch norm, ReLU"),
+        ((0, (6, 3)), "#555555", "skip connection: cropped and concatenated (hatched)"),
+        ("dashdot", "black", "1×1 convolution"),
+    )
+    handles = [Line2D([], [], ls=line, color=color, lw=1.1, label=words) for line, color, words in lines]
+    handles.append(Patch(facecolor=SHARED, edgecolor="black", label="U-Net: both arms"))
+    if n_branches:
+        handles.append(Patch(facecolor=BRANCH, edgecolor="black", label="branch: mixed supervision only"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8)
+
+
+STYLE = {
+    "mean": {"color": COLORS["mixed"], "ls": "-", "marker": "D"},
+    "max": {"color": "black", "ls": "--", "marker": "o"},
+}
+"""The paper's choice in blue, what it decided against in black."""
+
+POOLS = {"mean": lambda windows: windows.mean(dim=1), "max": lambda windows: windows.amax(dim=1)}
+
+
+def roc_area(without: Tensor, with_tumor: Tensor) -> float:
+    """Probability that a value of `with_tumor` (N,) is above one of `without` (M,): 0.5 is guessing, 1 never errs."""
+    below = torch.searchsorted(without.sort().values, with_tumor)
+    return float(below.double().mean()) / len(without)
+
+
+def pooled_separation(
+    sizes: Sequence[int], evidence: float, *, windows: int = 4000, seed: int = 0
+) -> dict[str, list[float]]:
+    """How well one pooled value separates windows with tumour from windows without: pooling -> `roc_area` per size.
+
+    A window is 8x8 pixels of noise with standard deviation 1; `evidence` is added to as many of them as `sizes` says.
+    """
+    noise = torch.randn(2, windows, 64, generator=torch.Generator().manual_seed(seed))
+    areas: dict[str, list[float]] = {kind: [] for kind in POOLS}
+    for size in sizes:
+        tumor = noise[1] + evidence * (torch.arange(64) < size)
+        for kind, pool in POOLS.items():
+            areas[kind].append(roc_area(pool(noise[0]), pool(tumor)))
+    return areas
+
+
+def difference(vectors: Tensor) -> float:
+    """Mean distance of two of the vectors (B, ...), divided by their mean length."""
+    flat = vectors.detach().flatten(1)
+    return float(torch.pdist(flat).mean() / flat.norm(dim=1).mean())
+
+
+def follow(branch: DeepSkipBranch, features: Tensor) -> tuple[dict[str, float], float, float]:
+    """Follow features (B, width, H', W') through a branch with and without its skip.
+
+    Returns the `difference` of the images after each layer of the chain without the skip (its sixth layer gets the
+    fifth alone), that after the sixth layer with the skip, and how many times larger the gradient is that the first
+    layer's outputs get through the skip than through the layers between (classification loss, all labels "present").
+    """
+    pooled = F.avg_pool2d(features, branch.POOL, ceil_mode=True, count_include_pad=False)
+    x = branch.conv(pooled).flatten(1)
+    first = F.relu(branch.first_to_fifth[0](x)).detach()
+    skip, chain = first.clone().requires_grad_(), first.clone().requires_grad_()  # equal numbers, two ways
+    outputs = {"conv": x, "FC 1": chain}
+    for number, layer in enumerate(branch.first_to_fifth[1:], start=2):
+        outputs[f"FC {number}"] = F.relu(layer(outputs[f"FC {number - 1}"]))
+    fifth = outputs["FC 5"]
+    outputs["FC 6"] = F.relu(F.linear(fifth, branch.sixth.weight[:, -fifth.shape[1] :], branch.sixth.bias))
+    sixth = F.relu(branch.sixth(torch.cat([skip, fifth], dim=1)))
+    loss = F.cross_entropy(branch.seventh(sixth), torch.ones(len(sixth), dtype=torch.long))
+    ways = torch.autograd.grad(loss, (skip, chain))
+    ratio = float(ways[0].norm() / ways[1].norm())
+    return {name: difference(output) for name, output in outputs.items()}, difference(sixth), ratio
+
+
+@styled
+def pooling(
+    sizes: Sequence[int],
+    separation: Mapping[str, Mapping[str, Sequence[float]]],
+    gradients: Mapping[str, np.ndarray],
+) -> Figure:
+    """What mean- and max-pooling keep of a small tumour, and which pixels they teach.
+
+    Args:
+        sizes: numbers of tumour pixels in a pooling window.
+        separation: name of a case -> what `pooled_separation` returns for these sizes.
+        gradients: pooling -> gradient of the pooled values with respect to the pixels, (H, W).
+    """
+    figure, axes = new_figure(1, len(separation) + len(gradients), width=2.75, height=3.2)
+    words, middle = [], len(sizes) // 2 + 1
+    for axis, (name, curves) in zip(axes[0], separation.items(), strict=False):
+        for kind, values in curves.items():
+            axis.plot(sizes, values, ms=4, label=f"{kind}-pooling", **STYLE[kind])
+        axis.axhline(0.5, color="black", lw=0.8, ls=":")
+        axis.set(xscale="log", ylim=(0.32, 1.02), title=name)
+        axis.set(xlabel="tumour pixels of 64", ylabel="area under the ROC curve")
+        axis.set_xticks(sizes, sizes)
+        axis.minorticks_off()
+        axis.legend(fontsize=8, loc="lower right")
+        parts = " and ".join(f"{values[middle]:.2f} with {kind}-pooling" for kind, values in curves.items())
+        words.append(f"{name}, {sizes[middle]} tumour pixels: {parts}")
+    for axis, (kind, gradient) in zip(axes[0, len(separation) :], gradients.items(), strict=True):
+        reached, (height, width) = float((gradient != 0).mean()), gradient.shape
+        axis.imshow(gradient, cmap="Blues", vmin=0, vmax=2 * gradient.max(), extent=(0, width, height, 0))
+        axis.set(xlabel="pixel", xticks=range(0, width + 1, 8), yticks=range(0, height + 1, 8))
+        axis.grid(color="black", lw=0.5)
+        axis.set_axisbelow(False)
+        axis.set_title(
+            f"{kind}-pooling: gradient\n{gradient.max():.2g} at {100 * reached:.3g} % of the pixels"
+        )
+        words.append(f"the gradient of {kind}-pooling reaches {100 * reached:.3g} % of the pixels")
+    return described(figure, f"Area under the ROC curve for {'; '.join(words)}.")
+
+
+@styled
+def surviving_difference(followed: Sequence[tuple[Mapping[str, float], float, float]]) -> Figure:
+    """How different images still are after each layer of the branch, with and without the skip.
+
+    `followed`: what `follow` returns, one entry per branch.
+    """
+    figure, axes = new_figure(1, 1, width=6.4, height=3.2)
+    axis, layers = axes[0, 0], list(followed[0][0])
+    chain = np.array([list(differences.values()) for differences, _, _ in followed])  # (branches, layers)
+    joined = np.array([with_skip for _, with_skip, _ in followed])
+    mean, places, start = chain.mean(axis=0), np.arange(len(layers)), layers.index("FC 1")
+    axis.plot(places, chain.T, color=COLORS["patients"], lw=0.7, alpha=0.7)
+    axis.plot(places, mean, color="black", marker="o", ls="--", label="layer after layer, without the skip")
+    ends = ([start, places[-1]], [mean[start], joined.mean()])
+    axis.plot(*ends, color=COLORS["mixed"], marker="D", label="with the skip from FC 1")
+    axis.scatter(np.full(len(joined), places[-1]), joined, s=12, color=COLORS["mixed"], alpha=0.6)
+    axis.set(
+        ylabel="difference of two slices\n(share of the outputs' length)", ylim=(0, None), xlabel="layer"
+    )
+    axis.set_xticks(places, layers)
+    axis.legend(fontsize=8, loc="lower left")
+    ratios = [ratio for _, _, ratio in followed]
+    return described(
+        figure,
+        f"Difference of two slices, mean of {len(chain)} untrained branches: {mean[start]:.2f} after the first fully "
+        f"connected layer, {mean[-1]:.2f} after the sixth without the skip, {joined.mean():.2f} with it. The gradient "
+        f"through the skip is {min(ratios):.1f} to {max(ratios):.1f} times that through the layers between.",
+    )

@@ -1,0 +1,92 @@
+"""Pictures of what annotation buys: Dice against the number of weak scans, and of both kinds of scans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from mixsup_lib.config import RunConfig
+from mixsup_lib.experiments.style import COLORS, described, new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from mixsup_lib.teaching.planner import Surface
+
+
+LINES = ("-", "--", "-.", ":", (0, (9, 3)))
+
+
+@styled
+def weak_scans(dice: pd.DataFrame, configs: Mapping[str, RunConfig], *, title: str = "") -> Figure:
+    """Mean Dice against the number of weak scans (blue, single folds thin); standard supervision as dashed levels.
+
+    `dice` is that of `variants.dice_by_variant` for one region, `configs` names its columns. The standard variant with
+    as many annotated scans as the mixed ones stands at 0 weak scans.
+    """
+    mixed = {config.n_wa: name for name, config in configs.items() if config.supervision == "mixed"}
+    n_fa = {configs[name].n_fa for name in mixed.values()}.pop()
+    standard = {config.n_fa: name for name, config in configs.items() if config.supervision == "standard"}
+    curve = {0: standard.pop(n_fa), **dict(sorted(mixed.items()))}
+    by_fold = dice.groupby(level="fold").mean()  # (folds, variants)
+    means, n_wa = by_fold.mean(), list(curve)
+    right = 1.2 * n_wa[-1]
+    figure, axes = new_figure(1, 1, width=6.4, height=4.2)
+    axis = axes[0, 0]
+    for fold, row in by_fold.iterrows():
+        axis.plot(n_wa, row[list(curve.values())], color=COLORS["patients"], lw=0.9, marker="o", ms=3)
+        end = (n_wa[-1], row[curve[n_wa[-1]]])
+        axis.annotate(f"{fold}", end, (5, -3), textcoords="offset points", fontsize=8)
+    axis.plot(
+        n_wa,
+        means[list(curve.values())],
+        color=COLORS["mixed"],
+        lw=2,
+        marker="D",
+        label=f"{n_fa} FA + weak scans",
+    )
+    for (count, name), line in zip(sorted(standard.items()), LINES[1:], strict=False):
+        axis.axhline(means[name], color=COLORS["standard"], lw=1.3, ls=line)
+        level = f"{count} FA: {means[name]:.1f}"
+        axis.annotate(
+            level, (right, means[name]), (-2, 2), textcoords="offset points", ha="right", fontsize=8
+        )
+    axis.plot([], [], color=COLORS["standard"], ls="--", label="standard supervision with more masks")
+    axis.plot([], [], color=COLORS["patients"], lw=0.9, marker="o", ms=3, label="single folds, numbered")
+    axis.set(xlabel="weakly annotated scans (WA)", ylabel="mean Dice of the folds (%)", xlim=(-3, right))
+    axis.legend(fontsize=8, loc="lower right")
+    words = "Mean Dice, " + "; ".join(
+        f"{name}: {means[name]:.1f}" for name in [*curve.values(), *standard.values()]
+    )
+    return described(figure, f"{words}. {len(by_fold)} folds.", title)
+
+
+@styled
+def surface_lines(surface: Surface, *, title: str = "") -> Figure:
+    """Dice of every measured point: a line per number of weak scans, against the number of annotated scans (log)."""
+    figure, axes = new_figure(1, 1, width=6.0, height=3.8)
+    axis = axes[0, 0]
+    low, high = np.quantile(surface.samples, [0.025, 0.975], axis=0)  # (F, W)
+    shades = (COLORS["standard"], "#56B4E9", COLORS["mixed"])
+    for index, n_wa in enumerate(surface.n_wa):
+        shift = 1 + 0.03 * (index - 1)  # so that the intervals do not cover each other
+        spread = np.abs(np.stack([low[:, index], high[:, index]]) - surface.dice[:, index])
+        label = f"{n_wa} weak scans" if n_wa else "no weak scans (standard)"
+        style = {"color": shades[index % 3], "ls": LINES[index % len(LINES)], "marker": "oDs"[index % 3]}
+        axis.errorbar(
+            surface.n_fa * shift, surface.dice[:, index], yerr=spread, capsize=3, label=label, **style
+        )
+    axis.set_xscale("log")
+    axis.set_xticks(surface.n_fa, [str(count) for count in surface.n_fa])
+    axis.minorticks_off()
+    axis.set(xlabel="masks (fully annotated scans, log)", ylabel="mean Dice (%), 95 % interval")
+    axis.legend(fontsize=8, loc="lower right")
+    points = [
+        f"{f} FA + {w} WA: {surface.dice[i, j]:.1f}"
+        for i, f in enumerate(surface.n_fa)
+        for j, w in enumerate(surface.n_wa)
+    ]
+    return described(figure, f"Mean Dice, {'; '.join(points)}. {surface.n_folds} folds.", title)

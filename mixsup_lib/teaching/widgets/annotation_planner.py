@@ -1,0 +1,92 @@
+"""The annotation planner: hours, minutes per scan and scans at hand -> how many masks, how many slice labels.
+
+`draw_plans` is the picture, `annotation_planner` the same with controls.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mixsup_lib.experiments.style import COLORS, described, new_figure, styled
+from mixsup_lib.experiments.tables import caption
+from mixsup_lib.teaching.planner import MINUTES_FA, MINUTES_WA, Surface, advice, annotation_hours, plans
+from mixsup_lib.teaching.widgets.panel import panel
+
+if TYPE_CHECKING:
+    from ipywidgets import VBox
+    from matplotlib.figure import Figure
+
+
+@styled
+def draw_plans(
+    surface: Surface,
+    *,
+    hours: float = 10.0,
+    minutes_fa: float = MINUTES_FA,
+    minutes_wa: float = sum(MINUTES_WA) / 2,
+    scans: int | None = None,
+) -> Figure:
+    """Dice that may be expected of each way to spend the hours (left), and how many scans it annotates (right).
+
+    Raises SettingError as `planner.plans` does.
+    """
+    table = plans(surface, hours, minutes_fa=minutes_fa, minutes_wa=minutes_wa, scans=scans)
+    best = table.loc[table["dice"].idxmax()]
+    figure, axes = new_figure(1, 2, width=4.2, height=3.7)
+    figure.set_layout_engine("none")  # the constrained layout takes as long as all the rest
+    for axis, left in zip(axes[0], (0.08, 0.58), strict=True):
+        axis.set_position((left, 0.16, 0.39, 0.68))
+        axis.set(xlabel="masks (fully annotated scans)", xlim=(0, surface.n_fa[-1] + 1))
+    dice, scans_axis = axes[0]
+    dice.fill_between(
+        table["n_fa"], table["low"], table["high"], color=COLORS["mixed"], alpha=0.25, label="95 % interval"
+    )
+    dice.plot(
+        table["n_fa"], table["dice"], color=COLORS["mixed"], lw=1.6, marker="." if len(table) < 3 else ""
+    )
+    level = table[~table["worse"]]
+    dice.plot(
+        level["n_fa"], level["dice"], color="black", lw=3, alpha=0.7, label="cannot be told from the best"
+    )
+    dice.scatter(best["n_fa"], best["dice"], s=70, color="black", zorder=3, label="best")
+    dice.set(ylabel="Dice that may be expected (%)", ylim=(surface.dice.min() - 8, surface.dice.max() + 8))
+    dice.legend(fontsize=8, loc="lower right")
+    scans_axis.bar(
+        table["n_fa"], table["n_wa"], width=0.8, color=COLORS["patients"], edgecolor="black", lw=0.4
+    )
+    scans_axis.axvline(best["n_fa"], color="black", lw=1)
+    scans_axis.set(ylabel="slice-labelled scans besides", ylim=(0, 1.1 * max(surface.n_wa[-1], 1)))
+    given = f"{hours:g} hours, {minutes_fa:g} min a mask, {minutes_wa:g} min a scan's slice labels"
+    given += "" if scans is None else f", {scans} scans"
+    return described(figure, advice(surface, table), f"{caption(surface.cohort)}; {given}")
+
+
+def annotation_planner(surface: Surface, *, scans: int | None = None) -> VBox:
+    """Sliders for the hours, the minutes that a mask and a scan's slice labels take, and the scans at hand."""
+    import ipywidgets as widgets
+
+    style = {"description_width": "initial"}
+    most = annotation_hours(int(surface.n_fa[-1]), int(surface.n_wa[-1]))
+    least = float(np.ceil(annotation_hours(int(surface.n_fa[0]))))
+    there = int(surface.n_fa[-1] + surface.n_wa[-1]) if scans is None else scans
+    controls = {
+        "hours": widgets.FloatSlider(
+            10.0, min=least, max=np.ceil(most), step=0.5, description="hours", style=style
+        ),
+        "minutes_fa": widgets.FloatSlider(
+            MINUTES_FA, min=15, max=90, step=5, description="minutes a mask", style=style
+        ),
+        "minutes_wa": widgets.FloatSlider(
+            sum(MINUTES_WA) / 2,
+            min=0.5,
+            max=10,
+            step=0.5,
+            description="minutes a scan's slice labels",
+            style=style,
+        ),
+        "scans": widgets.IntSlider(there, min=5, max=there, description="scans at hand", style=style),
+    }
+    return panel(functools.partial(draw_plans, surface), controls)

@@ -1,0 +1,248 @@
+"""The slice explorer: a slice of a patient with the outlines of mask and prediction, and where along the scan it lies.
+
+`draw_slice` is the picture, `slice_explorer` the same with controls. Predictions are optional, and so are masks.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mixsup_lib.cohort import Case
+from mixsup_lib.evaluation import dice, region_mask, task_regions
+from mixsup_lib.experiments.pictures import contour_slice
+from mixsup_lib.experiments.style import COLORS, ON_IMAGE, described, new_figure, styled
+from mixsup_lib.experiments.tables import region_name
+from mixsup_lib.files import DataError, SettingError, nearest
+from mixsup_lib.paper import INTENSITY_CONSTANT
+from mixsup_lib.slices import foreground_mask
+from mixsup_lib.teaching.figures.nb01 import head_box
+from mixsup_lib.teaching.widgets.panel import panel
+
+if TYPE_CHECKING:
+    from ipywidgets import VBox
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+NONE = "none"
+WINDOW = (0, 200)
+"""Grey values shown unless asked otherwise, in percent of the median of the head."""
+
+
+class Scans:
+    """Patients to look at, and the predictions for them; what takes a whole volume is computed once and kept.
+
+    Attributes:
+        cases: patient -> `Case`; `labels` None: no mask, as of a weakly annotated patient.
+        predictions: name ("standard", "mixed") -> patient -> label volume (X, Y, Z) on the case's own grid, as
+            `segmentation.label_volume` returns it. A patient may be missing.
+        regions: what can be outlined: the task's own region, or all three for "multiclass".
+    """
+
+    def __init__(
+        self,
+        cases: Mapping[str, Case],
+        predictions: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+        *,
+        task: str = "multiclass",
+    ) -> None:
+        """Raises DataError without a patient or for a prediction on another grid, SettingError for an unknown name."""
+        self.cases, self.predictions = dict(cases), dict(predictions or {})
+        self.task, self.regions = task, task_regions(task)
+        if not self.cases:
+            raise DataError("there is no patient to look at; give at least one case.")
+        for name, volumes in self.predictions.items():
+            _known(name, ON_IMAGE, "prediction")
+            for patient, volume in volumes.items():
+                expected = self.cases[patient].images.shape[1:] if patient in self.cases else volume.shape
+                if volume.shape != expected:
+                    raise DataError(
+                        f"{patient}: the prediction has shape {volume.shape}, the scan {expected}."
+                    )
+        self.grey_scale = functools.cache(self._grey_scale)
+        self.mask = functools.cache(self._mask)
+        self.box = functools.cache(self._box)
+
+    def n_slices(self, patient: str) -> int:
+        return self.cases[patient].images.shape[3]
+
+    def fullest_slice(self, patient: str) -> int:
+        """The slice with most tumour, or the middle one of a patient without a mask."""
+        labels = self.cases[patient].labels
+        if labels is None or not labels.any():
+            return self.n_slices(patient) // 2
+        return int(np.count_nonzero(labels, axis=(0, 1)).argmax())
+
+    def _box(self, patient: str) -> tuple[slice, slice]:
+        """Ranges along x and y with the head, the mask and the predictions, and a little around them."""
+        case = self.cases[patient]
+        volumes = [case.images[0], case.labels, *(named.get(patient) for named in self.predictions.values())]
+        seen = np.any(
+            [(volume != 0).any(axis=2) for volume in volumes if volume is not None], axis=0
+        )  # (X, Y)
+        return head_box(seen[..., None], margin=2)
+
+    def _grey_scale(self, patient: str, sequence: str) -> float:
+        """Factor that brings the median of the head to 100 (section 4.1)."""
+        case = self.cases[patient]
+        volume = case.images[case.sequences.index(sequence)]
+        return float(INTENSITY_CONSTANT / np.median(volume[foreground_mask(volume)]))
+
+    def _mask(self, patient: str, region: str, source: str) -> np.ndarray | None:
+        """(X, Y, Z) bool of the region in the ground truth (source "truth") or a prediction; None if there is none."""
+        if source == "truth":
+            labels = self.cases[patient].labels
+            return None if labels is None else region_mask(labels, region)
+        labels = self.predictions[source].get(patient)
+        if labels is None:
+            return None
+        return region_mask(labels, region) if self.task == "multiclass" else labels != 0
+
+
+@styled
+def draw_slice(
+    scans: Scans,
+    *,
+    patient: str,
+    z: int,
+    sequence: str = "FLAIR",
+    region: str = "whole_tumor",
+    prediction: str = NONE,
+    window: tuple[float, float] = WINDOW,
+) -> Figure:
+    """One axial slice with outlines, and beside it how much of the region each slice of the scan holds.
+
+    Args:
+        z: slice, from 0 at the neck.
+        region: whose outline is drawn, of `scans.regions`, or "none".
+        prediction: which prediction is outlined too, of `scans.predictions`, or "none".
+        window: grey values shown black and white, in percent of the median of the head.
+
+    Raises SettingError for an unknown name, a slice outside the scan and an empty window.
+    """
+    case = scans.cases[_known(patient, scans.cases, "patient")]
+    _known(sequence, case.sequences, "sequence")
+    _known(region, (*scans.regions, NONE), "region")
+    _known(prediction, (*scans.predictions, NONE), "prediction")
+    if not 0 <= z < scans.n_slices(patient):
+        raise SettingError(
+            f"{patient} has the slices 0 to {scans.n_slices(patient) - 1}, but {z} is asked for."
+        )
+    if window[0] >= window[1]:
+        raise SettingError(
+            f"the window {window[0]} to {window[1]} is empty; its end must lie above its start."
+        )
+    outlines = {} if region == NONE else {"truth": scans.mask(patient, region, "truth")}
+    if region != NONE and prediction != NONE:
+        outlines[prediction] = scans.mask(patient, region, prediction)
+    found = {name: mask for name, mask in outlines.items() if mask is not None}
+    place = (*scans.box(patient), z)
+    image = case.images[case.sequences.index(sequence)][place].T * scans.grey_scale(
+        patient, sequence
+    )  # (H, W)
+    shown = {name: mask[place].T for name, mask in found.items()}  # (H, W) each
+    figure, axes = new_figure(1, 2, width=3.9, height=4.2)
+    figure.set_layout_engine("none")  # the constrained layout takes as long as all the rest
+    for axis, left, width in zip(axes[0], (0.01, 0.56), (0.46, 0.42), strict=True):
+        axis.set_position((left, 0.12, width, 0.75))
+    arm = {} if prediction == NONE else {"supervision": prediction}
+    contour_slice(axes[0, 0], image, shown.get("truth"), shown.get(prediction), **arm)
+    axes[0, 0].images[0].set_clim(*window)
+    for x, letter in ((0.03, "R"), (0.97, "L")):
+        axes[0, 0].text(
+            x, 0.5, letter, transform=axes[0, 0].transAxes, ha="center", color="white", weight="bold"
+        )
+    axes[0, 0].set_title(f"{patient}\n{sequence}, slice {z}")
+    _profile(axes[0, 1], case, z, region, found)
+    words = f"{patient}, {sequence}, slice {z} of 0 to {scans.n_slices(patient) - 1}, grey values {window[0]:g} to "
+    words += f"{window[1]:g} % of the median. {_findings(case, region, outlines, shown)}"
+    return described(figure, words)
+
+
+def slice_explorer(scans: Scans) -> VBox:
+    """`draw_slice` with controls: patient, sequence, slice, region, prediction (where there are any), window.
+
+    Choosing a patient goes to its slice with most tumour.
+    """
+    import ipywidgets as widgets
+
+    first = next(iter(scans.cases))
+    sequences = list(scans.cases[first].sequences)
+    slider = widgets.IntSlider(scans.fullest_slice(first), 0, scans.n_slices(first) - 1, description="slice")
+    choose = widgets.Dropdown
+    controls = {
+        "patient": choose(options=list(scans.cases), value=first, description="patient"),
+        "sequence": choose(options=sequences, value=sequences[0], description="sequence"),
+        "z": slider,
+        "region": choose(
+            options=[(region_name(name), name) for name in (*scans.regions, NONE)], description="outline"
+        ),
+        "window": widgets.IntRangeSlider(value=WINDOW, min=0, max=500, step=10, description="window (%)"),
+    }
+    if scans.predictions:
+        names = [*scans.predictions, NONE]
+        controls["prediction"] = choose(options=names, value=names[0], description="prediction")
+
+    def fit_slider(change: dict) -> None:
+        with slider.hold_trait_notifications():
+            slider.max = scans.n_slices(change["new"]) - 1
+            slider.value = scans.fullest_slice(change["new"])
+
+    controls["patient"].observe(fit_slider, names="value")
+    return panel(functools.partial(draw_slice, scans), controls)
+
+
+def _profile(axis: Axes, case: Case, z: int, region: str, masks: Mapping[str, np.ndarray]) -> None:
+    """Area of each mask in every slice; the slice shown is marked."""
+    size, unit = _pixel(case)
+    for name, mask in masks.items():
+        area = np.count_nonzero(mask, axis=(0, 1)) * size  # (Z,)
+        if name == "truth":
+            axis.fill_between(range(len(area)), area, color=COLORS["truth"], ec="black", label="ground truth")
+        else:
+            style = {"color": COLORS[name], "ls": (0, (4, 1.5)), "lw": 1.8}
+            axis.plot(area, label=f"prediction, {name}", **style)
+    axis.axvline(z, color="black", lw=1, label="slice shown")
+    axis.set(xlim=(-0.5, case.images.shape[3] - 0.5), xlabel="slice z (0 is the lowest)")
+    axis.set(ylim=(0, None if masks else 1), ylabel=f"{region_name(region)} in the slice ({unit})")
+    if masks:
+        axis.legend(loc="upper left", fontsize=8, frameon=True, edgecolor="none", framealpha=0.9)
+    else:
+        text = "no outline chosen" if region == NONE else "no mask:\nweakly annotated"
+        axis.set(ylabel="", yticks=[])
+        axis.text(0.03, 0.97, text, transform=axis.transAxes, va="top")
+
+
+def _findings(case: Case, region: str, asked: Mapping[str, object], shown: Mapping[str, np.ndarray]) -> str:
+    if region == NONE:
+        return "No outline."
+    size, unit = _pixel(case)
+    parts = []
+    for name in asked:
+        what = "ground truth" if name == "truth" else f"prediction, {name} supervision"
+        if name in shown:
+            parts.append(f"{what} {np.count_nonzero(shown[name]) * size:.3g} {unit}")
+        else:
+            parts.append("no mask (weakly annotated)" if name == "truth" else f"no {what}")
+        if name != "truth" and {"truth", name} <= set(shown) and shown["truth"].any():
+            parts.append(f"Dice in this slice {dice(shown[name], shown['truth']):.0f} %")
+    return f"{region_name(region).capitalize()} in this slice: {', '.join(parts)}."
+
+
+def _pixel(case: Case) -> tuple[float, str]:
+    """Size of a pixel and its unit."""
+    return (
+        (1, "pixels")
+        if case.voxel_size_mm is None
+        else (case.voxel_size_mm[0] * case.voxel_size_mm[1] / 100, "cm²")
+    )
+
+
+def _known(name: str, known, what: str) -> str:
+    if name not in known:
+        raise SettingError(f"unknown {what} {name!r}; known are {', '.join(known)}.{nearest(name, known)}")
+    return name
