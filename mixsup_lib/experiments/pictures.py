@@ -170,7 +170,6 @@ __all__ = [
     "example_panel",
     "learning_curves",
     "paired_dots",
-    "show",
 ]
 
 
