@@ -117,9 +117,9 @@ def _doctor(_: argparse.Namespace) -> int:
 
 
 def _phantom(call: argparse.Namespace) -> int:
-    from mixsup_lib.phantom import write_phantom
+    from mixsup_lib.phantom import make_phantom
 
-    write_phantom(
+    make_phantom(
         call.folder, patients=call.patients, voxel_mm=call.voxel_mm, seed=call.seed, workers=call.workers
     )
     return 0

@@ -9,7 +9,7 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import pytest  # noqa: E402
 from ledger import read_ledger  # noqa: E402
 
-from mixsup_lib.phantom import write_phantom  # noqa: E402
+from mixsup_lib.phantom import make_phantom  # noqa: E402
 from mixsup_lib.protocol import make_split  # noqa: E402
 from mixsup_lib.slices import prepare  # noqa: E402
 
@@ -20,7 +20,7 @@ WINDOW = (48, 48)
 def phantom(tmp_path_factory):
     """Folder of ten phantom patients on a grid of 5 mm. Tests that change files work on a copy."""
     folder = tmp_path_factory.mktemp("cohort") / "phantom"
-    write_phantom(folder, patients=10, voxel_mm=5.0, seed=3, workers=1, progress=False)
+    make_phantom(folder, patients=10, voxel_mm=5.0, seed=3, workers=1, progress=False)
     return folder
 
 

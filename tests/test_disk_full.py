@@ -26,7 +26,7 @@ from mixsup_lib.files import (
     stopped_by_full_disk,
     write_text,
 )
-from mixsup_lib.phantom import write_phantom
+from mixsup_lib.phantom import make_phantom
 from mixsup_lib.slices import prepare
 
 WINDOW = (32, 32)
@@ -75,7 +75,7 @@ def test_phantom(disk, tmp_path, capfd):
         assert_one_sentence(capfd, disk)
     (disk / "filler").unlink()
     assert main(call) == 0
-    write_phantom(tmp_path / "c", patients=2, voxel_mm=6.0, workers=1, progress=False)
+    make_phantom(tmp_path / "c", patients=2, voxel_mm=6.0, workers=1, progress=False)
     assert kill_jobs.contents(disk / "c") == kill_jobs.contents(tmp_path / "c")
 
 

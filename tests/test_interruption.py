@@ -21,7 +21,7 @@ from mixsup_lib import phantom
 from mixsup_lib.config import make_config
 from mixsup_lib.experiments.runs import run
 from mixsup_lib.files import DataError, worker_pool
-from mixsup_lib.phantom import make_patient, write_phantom
+from mixsup_lib.phantom import make_patient, make_phantom
 from mixsup_lib.slices import prepare
 
 GRID = {"pixel_mm": 5.0, "window": (48, 48), "progress": False}
@@ -210,7 +210,7 @@ def _interrupt(*args, **options) -> None:
 def test_a_phantom_killed_before_its_description_was_there_continues(tmp_path):
     (tmp_path / "c").mkdir()
     (tmp_path / "c/.0123abcd.phantom.json").write_text('{"seed": ')
-    write_phantom(tmp_path / "c", **SMALL)
+    make_phantom(tmp_path / "c", **SMALL)
     assert not list((tmp_path / "c").glob(".*"))
 
 
@@ -250,9 +250,9 @@ def test_a_second_phantom_says_that_it_waits_and_harms_no_patient(tmp_path, monk
         return real(index, **options)
 
     monkeypatch.setattr(phantom, "make_patient", slow)
-    child = _fork(lambda: write_phantom(tmp_path / "c", **SMALL))
+    child = _fork(lambda: make_phantom(tmp_path / "c", **SMALL))
     _wait_for(lambda: list(made.iterdir()))
-    write_phantom(tmp_path / "c", **SMALL)
+    make_phantom(tmp_path / "c", **SMALL)
     assert os.waitpid(child, 0)[1] == 0 and len(list(made.iterdir())) == 2
     assert "c: another process works on it; this one waits for it." in capfd.readouterr().err
     assert len(list((tmp_path / "c").glob("[HL]GG/*/*.nii.gz"))) == 10

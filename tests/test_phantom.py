@@ -14,7 +14,7 @@ import pytest
 from mixsup_lib import phantom
 from mixsup_lib.files import DataError, SettingError
 from mixsup_lib.paper import SEQUENCES
-from mixsup_lib.phantom import make_patient, patient_id, write_phantom
+from mixsup_lib.phantom import make_patient, make_phantom, patient_id
 from mixsup_lib.phantom.anatomy import grid_affine, grid_shape, press, smooth_field, template_coordinates
 from mixsup_lib.phantom.scanner import make_site, tumor_signal
 from mixsup_lib.phantom.settings import PhantomSettings
@@ -34,7 +34,7 @@ def cohort():
 def written(tmp_path_factory):
     """A cohort of three coarse patients on disk; tests only read it."""
     out = tmp_path_factory.mktemp("phantom") / "cohort"
-    return write_phantom(out, patients=3, voxel_mm=COARSE_MM, workers=1, progress=False)
+    return make_phantom(out, patients=3, voxel_mm=COARSE_MM, workers=1, progress=False)
 
 
 def voxels(folder):
@@ -348,7 +348,7 @@ def test_a_patient_depends_on_seed_and_index_alone(cohort):
 
 
 def test_the_number_of_workers_and_patients_changes_nothing(written, tmp_path):
-    parallel = write_phantom(tmp_path / "p", patients=4, voxel_mm=COARSE_MM, workers=2, progress=False)
+    parallel = make_phantom(tmp_path / "p", patients=4, voxel_mm=COARSE_MM, workers=2, progress=False)
     four = voxels(parallel)
     assert len(four) == 20
     assert same({name: v for name, v in four.items() if patient_id(3) not in name}, voxels(written))
@@ -407,14 +407,14 @@ def test_phantom_json_describes_the_cohort(written):
 
 
 def test_a_second_call_keeps_patients_and_makes_the_missing_ones(tmp_path, monkeypatch):
-    out = write_phantom(tmp_path / "c", patients=3, voxel_mm=6.0, workers=1, progress=False)
+    out = make_phantom(tmp_path / "c", patients=3, voxel_mm=6.0, workers=1, progress=False)
     before = voxels(out)
     folders = sorted(out.glob("[HL]GG/*"))
     (folders[0] / f"{folders[0].name}_t2.nii.gz").unlink()  # a file was lost
     calls = []
     make = phantom.make_patient
     monkeypatch.setattr(phantom, "make_patient", lambda index, **kw: calls.append(index) or make(index, **kw))
-    write_phantom(out, patients=4, voxel_mm=6.0, workers=1, progress=False)
+    make_phantom(out, patients=4, voxel_mm=6.0, workers=1, progress=False)
     assert calls == sorted([int(folders[0].name.split("_")[2]) - 1, 3])
     after = voxels(out)
     assert len(after) == 20 and same({name: after[name] for name in before}, before)
@@ -432,11 +432,11 @@ def test_an_interrupted_patient_leaves_no_folder_under_its_name(tmp_path, monkey
 
     monkeypatch.setattr(nib, "save", broken)
     with pytest.raises(KeyboardInterrupt):
-        write_phantom(tmp_path / "c", patients=3, voxel_mm=6.0, workers=1, progress=False)
+        make_phantom(tmp_path / "c", patients=3, voxel_mm=6.0, workers=1, progress=False)
     assert [f.name for f in (tmp_path / "c").glob("[HL]GG/*")] == [patient_id(0)]
     (tmp_path / "c" / ".unfinished-0123").mkdir()  # what a killed process leaves behind
     monkeypatch.setattr(nib, "save", save)
-    out = write_phantom(tmp_path / "c", patients=3, voxel_mm=6.0, workers=1, progress=False)
+    out = make_phantom(tmp_path / "c", patients=3, voxel_mm=6.0, workers=1, progress=False)
     assert len(voxels(out)) == 15 and not list(out.glob(".*"))
 
 
@@ -452,16 +452,16 @@ def test_an_interrupted_patient_leaves_no_folder_under_its_name(tmp_path, monkey
 def test_other_settings_in_the_same_folder_are_an_error(written, change, message):
     call = {"patients": 3, "voxel_mm": COARSE_MM, "workers": 1, "progress": False} | change
     with pytest.raises(SettingError, match=message):
-        write_phantom(written, **call)
+        make_phantom(written, **call)
 
 
 def test_a_folder_with_other_things_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(SettingError, match="not empty"):
-        write_phantom(tmp_path, patients=1, workers=1, progress=False)
+        make_phantom(tmp_path, patients=1, workers=1, progress=False)
     (tmp_path / "phantom.json").write_text("{")
     with pytest.raises(DataError, match="does not describe a phantom"):
-        write_phantom(tmp_path, patients=1, workers=1, progress=False)
+        make_phantom(tmp_path, patients=1, workers=1, progress=False)
 
 
 @pytest.mark.parametrize(
@@ -470,7 +470,7 @@ def test_a_folder_with_other_things_is_refused(tmp_path):
 def test_an_impossible_call_is_refused_before_anything_is_written(tmp_path, change):
     (name,) = change
     with pytest.raises(SettingError, match=name):
-        write_phantom(tmp_path / "c", **({"patients": 1, "workers": 1, "progress": False} | change))
+        make_phantom(tmp_path / "c", **({"patients": 1, "workers": 1, "progress": False} | change))
     assert not (tmp_path / "c").exists()
 
 

@@ -23,7 +23,7 @@ from record import record
 
 from mixsup_lib.experiments.runs import load_run
 from mixsup_lib.experiments.tables import to_markdown
-from mixsup_lib.phantom import write_phantom
+from mixsup_lib.phantom import make_phantom
 from mixsup_lib.phantom.settings import PhantomSettings
 
 COHORTS, RUNS, TABLE = (
@@ -108,7 +108,7 @@ def main() -> None:
     call = parser.parse_args()
     changed = {key: yaml.safe_load(value) for key, value in (pair.split("=") for pair in call.settings)}
     cohort = COHORTS / f"phantom-{call.name}"
-    write_phantom(
+    make_phantom(
         cohort, patients=call.patients, seed=0, settings=PhantomSettings(**changed), workers=call.jobs
     )
     everyone = call.patients - call.patients // 5

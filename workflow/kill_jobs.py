@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from mixsup_lib.config import make_config
 from mixsup_lib.experiments.runs import run
-from mixsup_lib.phantom import make_patient, write_phantom
+from mixsup_lib.phantom import make_patient, make_phantom
 from mixsup_lib.slices import prepare
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,7 +83,7 @@ def make_job(name: str, cohort: Path, scratch: Path) -> Job:
         make_patient(0, voxel_mm=6.0)  # the template is loaded once, before the forks
 
         def work(folder: Path, number: int) -> None:
-            write_phantom(folder / "cohort", patients=6, voxel_mm=6.0, workers=1, progress=False)
+            make_phantom(folder / "cohort", patients=6, voxel_mm=6.0, workers=1, progress=False)
 
         return Job(
             work, lambda folder: contents(folder / "cohort"), lambda f: sorted(f.glob("cohort/[HL]GG/*/*"))

@@ -31,7 +31,7 @@ from forks import in_fork
 from kill_jobs import Job, check_whole, digests, make_job
 
 from mixsup_lib.files import is_leftover
-from mixsup_lib.phantom import write_phantom
+from mixsup_lib.phantom import make_phantom
 
 KILLS = {"prepare": 50, "training": 50, "phantom": 15, "evaluation": 15, "grid": 15}
 """Kills of a job where --kills gives no other number."""
@@ -108,7 +108,7 @@ def main() -> int:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as place:
         scratch = Path(place)
-        cohort = write_phantom(
+        cohort = make_phantom(
             scratch / "cohort", patients=10, voxel_mm=5.0, seed=3, workers=1, progress=False
         )
         for name in call.jobs:

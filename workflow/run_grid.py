@@ -39,7 +39,7 @@ from mixsup_lib.__main__ import parse_settings
 from mixsup_lib.experiments.compare import gpu_places
 from mixsup_lib.experiments.experiment import Scenario, cells_of, part_of, read_scenario
 from mixsup_lib.files import DataError, MixsupError, SettingError, disk_full, nearest
-from mixsup_lib.phantom import write_phantom
+from mixsup_lib.phantom import make_phantom
 
 RUNS, STORES, SCENARIOS = Path("runs"), Path("data/stores"), Path("scenarios")
 PHANTOMS = {
@@ -112,7 +112,7 @@ def start(call: argparse.Namespace) -> None:
     """Say what there is to do, and do it unless this is a dry run."""
     scenario, cohort = chosen(call)
     if cohort in PHANTOMS and not call.dry_run:
-        write_phantom(cohort, **PHANTOMS[cohort], workers=call.cores)
+        make_phantom(cohort, **PHANTOMS[cohort], workers=call.cores)
     if cohort in PHANTOMS and not cohort.exists():
         cells = len(scenario.variants) * len(scenario.folds) * len(scenario.seeds)
         print(f"{scenario.name} on {cohort}, a phantom that is made first: {cells} runs, none finished")

@@ -21,7 +21,7 @@ from mixsup_lib.datasets import find_cohort
 from mixsup_lib.experiments import runs, tables
 from mixsup_lib.experiments.runs import open_store, run_folder, split_of
 from mixsup_lib.files import DataError, SettingError, stopped_by_full_disk
-from mixsup_lib.phantom import write_phantom
+from mixsup_lib.phantom import make_phantom
 
 if TYPE_CHECKING:
     from mixsup_lib.config import RunConfig
@@ -170,7 +170,7 @@ def compare(
     jobs = jobs or _cores()
     if data is None:
         print(f"1/4  Phantom cohort in {phantom}", flush=True)
-        write_phantom(phantom, seed=PHANTOM_SEED, workers=jobs)
+        make_phantom(phantom, seed=PHANTOM_SEED, workers=jobs)
         data = phantom
     cohort = find_cohort(data)
     without_mask = sum(not patient.mask_files for patient in cohort.patients)

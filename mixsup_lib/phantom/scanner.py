@@ -85,7 +85,7 @@ def acquire(
 ) -> np.ndarray:
     """(4, X, Y, Z) int16 images FLAIR, T1, T1c, T2: at least 1 inside the brain and exactly 0 outside.
 
-    labels, lesions, vessel: (X, Y, Z), see `phantom_tumor`; signal: (4, 3), see `tumor_signal`.
+    labels: (X, Y, Z) classes; lesions, vessel: (X, Y, Z), see `tumor.py`; signal: (4, 3), see `tumor_signal`.
     """
     from scipy import ndimage
 

@@ -112,32 +112,24 @@ class PhantomSettings:
         for field in fields(self):
             value, default = getattr(self, field.name), field.default
             if isinstance(value, list):  # as JSON gives it back
-                value = tuple(value)
-                object.__setattr__(self, field.name, value)
-            numbers = value if isinstance(value, tuple) else (value,)
-            n = len(default) if isinstance(default, tuple) else 1
-            if isinstance(value, tuple) != isinstance(default, tuple) or len(numbers) != n:
-                raise SettingError(f"Phantom setting {field.name!r} is {value!r}, but needs {n} number(s).")
-            if not all(isinstance(x, int | float) and not isinstance(x, bool) and x >= 0 for x in numbers):
-                raise SettingError(
-                    f"Phantom setting {field.name!r} is {value!r}, but needs numbers from 0 up."
-                )
+                object.__setattr__(self, field.name, value := tuple(value))
+            numbers, n = (value, len(default)) if isinstance(default, tuple) else ((value,), 1)
+            if not (isinstance(numbers, tuple) and len(numbers) == n and all(map(_is_number, numbers))):
+                self._refuse(field.name, f"{n} numbers from 0 up" if n > 1 else "a number from 0 up")
             if field.type == "Range" and value[0] > value[1]:
-                raise SettingError(
-                    f"Phantom setting {field.name!r} is {value!r}: its low end is above its high end."
-                )
+                self._refuse(field.name, "a low end that is not above its high end")
         for name in ("conspicuity_flair", "conspicuity_t2"):
             low, high = getattr(self, name)
             if low * self.conspicuity_low > high:
-                raise SettingError(
-                    f"Phantom setting 'conspicuity_low' is {self.conspicuity_low!r}, which lifts the low end of "
-                    f"{name!r} to {low * self.conspicuity_low:g}, above its high end {high:g}."
-                )
+                self._refuse("conspicuity_low", f"at most {high / low:g}, where both ends of {name} meet")
         if not isinstance(self.sites, int) or self.sites < 1:
-            raise SettingError(
-                f"Phantom setting 'sites' is {self.sites!r}, but needs a whole number from 1 up."
-            )
+            self._refuse("sites", "a whole number from 1 up")
         if self.mass_effect >= 0.5:
-            raise SettingError(
-                f"Phantom setting 'mass_effect' is {self.mass_effect!r}, but must be below 0.5, where tissue folds."
-            )
+            self._refuse("mass_effect", "a number below 0.5, where tissue folds")
+
+    def _refuse(self, name: str, needed: str) -> None:
+        raise SettingError(f"Phantom setting {name!r} is {getattr(self, name)!r}, but needs {needed}.")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from mixsup_lib.cohort import Cohort
 from mixsup_lib.datasets import find_cohort
-from mixsup_lib.phantom import write_phantom
+from mixsup_lib.phantom import make_phantom
 
 
 def phantom(folder: Path, patients: int, voxel_mm: float) -> Cohort:
     """A phantom cohort, made if it is not there."""
-    write_phantom(folder, patients=patients, voxel_mm=voxel_mm, progress=False)
+    make_phantom(folder, patients=patients, voxel_mm=voxel_mm, progress=False)
     return find_cohort(folder)
 
 
