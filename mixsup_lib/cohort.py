@@ -1,9 +1,15 @@
-"""What every layout shares: a patient as paths, a case as arrays, a problem as one sentence."""
+"""What a patient is: where its files lie (`Patient`), what stands in them (`Case`), who belongs together (`Cohort`).
+
+A `Patient` knows the names of its image and mask files and reads nothing until it is asked. `read_images` never opens
+a mask, so a weakly annotated patient needs none; `read_labels` opens the mask of a fully annotated or test patient.
+Both give a `Case`: arrays on the same axes and with the same classes, whatever data set the files come from. A
+`Cohort` is all patients of one folder. `datasets.find_cohort` finds it, and there each data set has its own patients.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -11,59 +17,6 @@ from typing import NamedTuple
 import numpy as np
 
 from mixsup_lib.files import DataError, nearest
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """One patient's volumes in memory. Axes are LPS: x to the patient's left, y to the back, z to the head.
-
-    Attributes:
-        sequences: names of the C sequences, in the paper's order.
-        images: (C, X, Y, Z) float32.
-        labels: (X, Y, Z) uint8 of the paper's classes 0..3 (section 4.1), or None where no mask was read.
-        affine: (4, 4) from voxel indices of these arrays to NIfTI's world, in mm; identity where unknown.
-        voxel_size_mm: None where the files do not tell it.
-        source_affine: (4, 4) of the file on disk, whose axes may be others (`nifti.from_lps` goes back).
-    """
-
-    patient: str
-    sequences: tuple[str, ...]
-    images: np.ndarray
-    labels: np.ndarray | None
-    affine: np.ndarray
-    voxel_size_mm: tuple[float, float, float] | None
-    source_affine: np.ndarray
-
-
-class Volume(NamedTuple):
-    """One sequence: array (X, Y, Z) float32 with axes LPS, its affine, the file's own, and the voxel size."""
-
-    array: np.ndarray
-    affine: np.ndarray
-    source_affine: np.ndarray
-    voxel_size_mm: tuple[float, float, float] | None
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One fault. file: relative to the cohort folder; severity: "error" (unusable), "warning" or "note"."""
-
-    patient: str
-    file: str
-    problem: str
-    severity: str = "error"
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.problem}"
-
-
-Report = Callable[[str, str], None]
-"""Takes (file, sentence): `refuse` stops at the first fault, check-data collects them all."""
-
-
-def refuse(file: str, sentence: str) -> None:
-    """The `Report` of ordinary reading: the first fault is a `DataError`."""
-    raise DataError(f"{file}: {sentence}")
 
 
 @dataclass(frozen=True)
@@ -96,7 +49,7 @@ class Patient(ABC):
         """The label map (X, Y, Z) uint8, or None after a fault, which went to `report`."""
 
     def read_images(self, *, joined: bool = True) -> Case:
-        """The images as a `Case` whose labels are None. Never opens a mask. `DataError` at the first fault.
+        """The images as a `Case` whose labels are None. Never opens a mask. Raises `DataError` at the first fault.
 
         `joined=False` saves a copy of all voxels: `images` is then a list of C arrays (X, Y, Z).
         """
@@ -116,9 +69,9 @@ class Patient(ABC):
         )
 
     def read_labels(self) -> np.ndarray:
-        """The label map (X, Y, Z) uint8, axes LPS, the paper's classes 0..3.
+        """The label map (X, Y, Z) uint8, axes LPS, of the paper's classes 0..3.
 
-        Opens the mask, of the images at most a header. Raises `DataError` at the first fault, also where the
+        Opens the mask, and of the images at most a header. Raises `DataError` at the first fault, also where the
         patient has no mask.
         """
         if not self.mask_files:
@@ -129,7 +82,7 @@ class Patient(ABC):
         return self.load_labels(refuse)
 
     def read(self) -> Case:
-        """Images and labels."""
+        """Images and labels. Raises `DataError` at the first fault."""
         return replace(self.read_images(), labels=self.read_labels())
 
     @property
@@ -144,70 +97,43 @@ class Patient(ABC):
         return Path(path).relative_to(self.folder).as_posix()
 
 
-class Found(NamedTuple):
-    """What a layout found in a cohort folder, from file names alone. Patient IDs need not be unique yet."""
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One patient's volumes in memory. Axes are LPS: x to the patient's left, y to the back, z to the head.
 
-    layout: str
+    Attributes:
+        sequences: names of the C sequences, in the paper's order.
+        images: (C, X, Y, Z) float32.
+        labels: (X, Y, Z) uint8 of the paper's classes 0..3 (section 4.1), or None where no mask was read.
+        affine: (4, 4) from voxel indices of these arrays to NIfTI's world, in mm; identity where unknown.
+        voxel_size_mm: None where the files do not tell it.
+        source_affine: (4, 4) of the file on disk, whose axes may be others (`nifti.from_lps` goes back).
+    """
+
+    patient: str
     sequences: tuple[str, ...]
-    tasks: tuple[str, ...]
-    has_empty_ends: bool
-    patients: Sequence[Patient]
-    problems: Sequence[Problem]
+    images: np.ndarray
+    labels: np.ndarray | None
+    affine: np.ndarray
+    voxel_size_mm: tuple[float, float, float] | None
+    source_affine: np.ndarray
 
 
-def visible_folders(folder: Path) -> list[Path]:
-    """Subfolders by name, without hidden ones."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+class Volume(NamedTuple):
+    """One sequence of a case: array (X, Y, Z) float32 with axes LPS; the rest as in `Case`."""
 
-
-def no_patient(path: Path, name: str, endings: tuple[str, ...]) -> Problem | None:
-    """The problem of a folder that holds no patient's files, recognised by their endings; None if it holds some."""
-    content = [file.name.lower() for file in path.iterdir() if not file.name.startswith(".")]
-    if not content:
-        return Problem(path.name, name, "is an empty folder; add the patient's files or delete it.")
-    if any(file.endswith(endings) for file in content):
-        return None
-    sentence = f"holds no {endings[0]} file, so it is not read as a patient."
-    return Problem(path.name, name, sentence, "warning")
-
-
-def check_intensities(array: np.ndarray, file: str, name: str, report: Report) -> bool:
-    """Whether the volume (X, Y, Z) of sequence `name` can be used: finite numbers, not all the same."""
-    low, high = (array.min(), array.max()) if array.size else (0, 0)
-    if not (np.isfinite(low) and np.isfinite(high)):
-        bad = array.size - int(np.count_nonzero(np.isfinite(array)))
-        report(file, f"{name} holds {bad} voxels that are NaN or infinite; export the scan again.")
-    elif low == high:
-        value = f"{low:g}" if array.size else "nothing"
-        report(file, f"{name} is empty (every voxel is {value}); export the scan again.")
-    else:
-        return True
-    return False
-
-
-def map_labels(
-    values: np.ndarray, classes: dict[int, int], file: str, report: Report, known_from: str = "this layout"
-) -> np.ndarray | None:
-    """Label values on disk -> the paper's classes, uint8 of the same shape. classes: {value on disk: class}."""
-    labels = np.zeros_like(values, np.uint8)
-    known = values == 0
-    for value, name in classes.items():
-        hit = values == value
-        labels |= hit * np.uint8(name)
-        known |= hit
-    if known.all():
-        return labels
-    unknown = ", ".join(f"{value:g}" for value in np.unique(values[~known])[:5])
-    expected = ", ".join(str(value) for value in sorted({0, *classes}))
-    report(file, f"holds the unknown label value {unknown}; {known_from} has {expected}: correct the mask.")
-    return None
+    array: np.ndarray
+    affine: np.ndarray
+    source_affine: np.ndarray
+    voxel_size_mm: tuple[float, float, float] | None
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """The patients of one folder, as paths; nothing has been read.
+    """The patients of one folder, as paths. Nothing has been read.
 
     Attributes:
+        layout: name of the data set that the folder was recognised as.
         sequences: names of the C sequences every patient has, in the paper's order.
         tasks: what the cohort's labels can answer, of `paper.TASKS`.
         patients: sorted by ID; unique unless the cohort was found with `strict=False`.
@@ -230,3 +156,25 @@ class Cohort:
                 return patient
         hint = nearest(patient_id, [patient.id for patient in self.patients])
         raise DataError(f"{self.folder}: has no patient {patient_id!r} among its {len(self.patients)}.{hint}")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault. file: relative to the cohort folder; severity: "error" (unusable), "warning" or "note"."""
+
+    patient: str
+    file: str
+    problem: str
+    severity: str = "error"
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.problem}"
+
+
+Report = Callable[[str, str], None]
+"""Takes each fault as (file, sentence): `refuse` stops at the first one, check-data collects them all."""
+
+
+def refuse(file: str, sentence: str) -> None:
+    """The `Report` of ordinary reading: the first fault is a `DataError`."""
+    raise DataError(f"{file}: {sentence}")

@@ -1,7 +1,4 @@
-"""A notebook's papermill parameters -> settings, refusing every name that is not one.
-
-papermill only warns of an unknown parameter and runs the defaults; these functions make the notebook stop.
-"""
+"""The settings of a run: what each means, what a preset decides, the hash in a run's name, a notebook's parameters."""
 
 from __future__ import annotations
 
@@ -16,202 +13,142 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mixsup_lib import paper
 from mixsup_lib.files import SettingError, nearest, shown
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {
-        "pixel_mm": 5.0,
-        "window": (48, 48),
-        "padding": "same",
-        "input_size": None,
-        "width": 4,
-        "depth": 2,
-        "optimizer": "adam",
-        "learning_rate": 3e-3,
-        "schedule": "cosine",
-        "iterations": 40,
-        "batches_per_iteration": 1,
-        "batch_norm_batches": 10,
-    },
-    "workshop": {
-        "pixel_mm": 2.5,
-        "window": (80, 64),
-        "padding": "same",
-        "input_size": None,
-        "width": 16,
-        "depth": 3,
-        "optimizer": "adam",
-        "learning_rate": 1e-3,
-        "schedule": "cosine",
-        "iterations": 1500,
-        "batches_per_iteration": 1,
-        "batch_norm_batches": 100,
-    },
-    "paper": {
-        "pixel_mm": None,
-        "window": None,
-        "padding": "valid",
-        "input_size": 300,
-        "width": 64,
-        "depth": 4,
-        "optimizer": "normalized_sgd",
-        "learning_rate": 0.25,
-        "schedule": "plateau",
-        "iterations": 10_000,
-        "batches_per_iteration": 10,
-        "batch_norm_batches": 100,
-    },
-}
-"""What a preset decides: the grid of the slices, the network's size and the optimiser.
-
-Departure: the presets tiny and workshop use Adam with a cosine schedule and a padded U-Net on 5 or 2.5 mm pixels, so
-that a run takes seconds or minutes on a CPU; the preset paper keeps the paper's.
-"""
-
-
-Supervision = Literal["standard", "mixed"]
 Side = Annotated[int, Field(ge=1)]
-Task = Literal["whole_tumor", "tumor_core", "enhancing_core", "multiclass"]
-
-LOCATION = ("cohort", "out", "stores", "preset", "task", "n_fa", "n_wa", "fold", "supervision", "seed")
-"""Settings that name a run folder by themselves; all others go into its hash."""
-
-FOLDERS = ("cohort", "out", "stores", "split_lists")
-"""Settings that name a folder."""
-
-WITHOUT_EFFECT = ("device", "compile", "feed", "checkpoint_seconds", "progress")
-"""Settings that do not belong to the experiment: two runs that differ only here share a folder."""
 
 
 class RunConfig(BaseModel):
-    """Settings of one run. Lengths are in mm, sizes in pixels, ids are 1-based where the paper counts from 1."""
+    """The settings of one run. Lengths are in mm, sizes in pixels; folds are counted from 1, as the paper does.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+    A setting that is None takes the preset's value, or else what its description says. The descriptions are what
+    `python -m mixsup_lib run --settings` prints. Make one with `make_config`, whose errors are one sentence.
+    """
 
-    cohort: Path = Field(description="folder of the cohort")
-    out: Path = Field(Path("runs"), description="folder that receives the run folder")
-    stores: Path = Field(Path("data/stores"), description="folder of the prepared slices")
-    preset: Literal["tiny", "workshop", "paper"] = Field("tiny", description="scale of the experiment")
-
-    task: Task = Field("whole_tumor", description="region to segment, or multiclass")
-    supervision: Supervision = Field(
-        "mixed", description="standard (U-Net, FA only) or mixed (with branch, FA + WA)"
-    )
-    n_fa: int = Field(5, ge=1, description="number of fully annotated patients")
-    n_wa: int | None = Field(
-        None, ge=0, description="number of weakly annotated patients; None: all that remain"
-    )
-    fold: int = Field(1, ge=1, description="test fold, counted from 1")
-    n_folds: int = Field(paper.N_FOLDS, ge=2, description="number of folds")
-    scenario_seed: int = Field(0, ge=0, description="seed of the permutation of the patients")
-    permutation_of: int | None = Field(
-        None,
-        ge=1,
-        description="number of annotated patients whose permutation is used, so that scenarios share their test "
-        "folds; None: n_fa, so that every scenario has its own, as in the paper",
-    )
-    split_lists: Path | None = Field(
-        None,
-        description="folder with fully_annotated.txt, weak.txt and test.txt (one patient folder a line), which "
-        "then decide instead of the permutation",
-    )
-    seed: int = Field(0, ge=0, description="seed of weights and batches")
-
-    k: int = Field(4, ge=1, description="positive annotated images in a batch")
-    m: int = Field(2, ge=0, description="negative images in a batch")
-    n: int | None = Field(
-        None, ge=0, description="positive weak images in a batch; None: 4 if mixed, 0 if standard"
-    )
-    flip_fraction: float = Field(
-        paper.FLIP_FRACTION, ge=0, le=1, description="share of a batch mirrored left-right"
-    )
-    target_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(
-        None, description="t_c, weight of class c; None: the paper's"
-    )
-    a: float | None = Field(
-        None, ge=0, le=1, description="weight of the segmentation loss; None: the paper's"
-    )
-    negatives: Literal["annotated"] | None = Field(
-        None, description="annotated: negative images from annotated patients only; None: from weak ones too"
-    )
-    weak_labels: Literal["shuffled"] | None = Field(
-        None, description="shuffled: the weak slices' labels dealt out anew, a control; None: as given"
-    )
-    weak_label_noise: float | None = Field(
-        None, gt=0, le=1, description="share of the weak slices' labels that is wrong; None: as given"
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
     )
 
-    pixel_mm: float | None = Field(
-        None, gt=0, description="in-plane pixel size of the slices; None: the cohort's own"
-    )
-    window: tuple[Side, Side] | None = Field(
-        None, description="(H, W) cut out around the head; None: the whole slice"
-    )
-    padding: Literal["same", "valid"] | None = Field(
-        None, description="same: padded; valid: the paper's unpadded"
-    )
-    input_size: Side | None = Field(
-        None, description="side of the network's input; None: the size of the slices"
-    )
-    width: int | None = Field(None, ge=1, description="feature maps of the first level (paper: 64)")
-    depth: int | None = Field(None, ge=1, le=6, description="number of poolings (paper: 4)")
-    branch: Literal["deep_skip", "deep", "shallow", "shared_trunk"] = Field(
-        "deep_skip", description="kind of the classification branch (paper: deep_skip)"
-    )
-    pooling: Literal["max", "lse"] | None = Field(
-        None, description="at the branch's entry: max, or lse (log-sum-exp); None: the paper's mean"
-    )
+    # Where
+    cohort: Path
+    """The folder of the cohort."""
+    out: Path = Path("runs")
+    """The folder that receives the run's own folder."""
+    stores: Path = Path("data/stores")
+    """The folder in which the prepared slices are kept."""
+    preset: Literal["tiny", "workshop", "paper"] = "tiny"
+    """The scale of the run: it decides the slices' grid, the network's size and the optimiser."""
 
-    optimizer: Literal["adam", "normalized_sgd"] | None = Field(None, description="paper: normalized_sgd")
-    learning_rate: float | None = Field(None, gt=0, description="at the start")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of normalized_sgd")
-    schedule: Literal["cosine", "plateau", "constant"] | None = Field(
-        None, description="of the learning rate"
-    )
-    iterations: int | None = Field(None, ge=1, description="optimiser steps")
-    batches_per_iteration: int | None = Field(
-        None, ge=1, description="batches whose gradients are summed per step"
-    )
-    batch_norm_batches: int | None = Field(
-        None, ge=1, description="training batches for the final statistics"
-    )
+    # What is learned from whom
+    task: Literal["whole_tumor", "tumor_core", "enhancing_core", "multiclass"] = "whole_tumor"
+    """The region to segment; multiclass segments all three subclasses at once."""
+    supervision: Literal["standard", "mixed"] = "mixed"
+    """standard trains on the fully annotated patients alone; mixed adds the weak ones and the branch."""
+    n_fa: int = Field(5, ge=1)
+    """How many patients are fully annotated."""
+    n_wa: int | None = Field(None, ge=0)
+    """How many patients are weakly annotated; None takes all that remain."""
+    fold: int = Field(1, ge=1)
+    """The fold whose patients are tested, counted from 1."""
+    n_folds: int = Field(paper.N_FOLDS, ge=2)
+    """Into how many folds the patients are divided."""
+    scenario_seed: int = Field(0, ge=0)
+    """The seed that orders the patients before they are divided into folds."""
+    permutation_of: int | None = Field(None, ge=1)
+    """Use the order of the scenario with this n_fa, so that both test the same patients; None: of its own n_fa."""
+    split_lists: Path | None = None
+    """A folder with fully_annotated.txt, weak.txt and test.txt, one patient a line, which replace the folds."""
+    seed: int = Field(0, ge=0)
+    """The seed of the first weights and of the batches."""
 
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 where it pays"
-    )
-    threads: int = Field(1, ge=1, description="CPU threads of the run")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
-    compile: bool = Field(
-        False, description="compile the network (TorchInductor): faster on a GPU; where it fails, as it is"
-    )
-    feed: Literal["auto", "resident", "prefetch", "direct"] = Field(
-        "auto",
-        description="how slices reach the device: they stay there, are read ahead, or when needed; "
-        "auto: on a GPU the first that fits, on a CPU the last",
-    )
-    checkpoint_seconds: float = Field(60.0, gt=0, description="time between checkpoints")
-    progress: bool = Field(True, description="show a progress bar")
+    # Batches and loss
+    k: int = Field(4, ge=1)
+    """How many images of a batch are annotated and show tumour."""
+    m: int = Field(2, ge=0)
+    """How many images of a batch show no tumour."""
+    n: int | None = Field(None, ge=0)
+    """How many images of a batch are weak and show tumour; None: 4 if mixed, 0 if standard."""
+    flip_fraction: float = Field(paper.FLIP_FRACTION, ge=0, le=1)
+    """The share of a batch that is mirrored left-right."""
+    target_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
+    """The weight t_c of each class in the segmentation loss; None: the paper's."""
+    a: float | None = Field(None, ge=0, le=1)
+    """The weight of the segmentation loss against the classification loss; None: the paper's."""
+    negatives: Literal["annotated"] | None = None
+    """annotated takes images without tumour from annotated patients only; None takes them from weak ones too."""
+    weak_labels: Literal["shuffled"] | None = None
+    """shuffled deals the labels of the weak slices out anew, as a control; None leaves them as they are."""
+    weak_label_noise: float | None = Field(None, gt=0, le=1)
+    """The share of the weak slices' labels that is made wrong; None leaves them as they are."""
+
+    # Slices and network
+    pixel_mm: float | None = Field(None, gt=0)
+    """The pixel size of the slices; None: the cohort's own."""
+    window: tuple[Side, Side] | None = None
+    """The (H, W) that is cut out around the head; None: the whole slice."""
+    padding: Literal["same", "valid"] | None = None
+    """same pads each convolution, valid does not, as in the paper."""
+    input_size: Side | None = None
+    """The side of the network's square input; None: the size of the slices."""
+    width: int | None = Field(None, ge=1)
+    """The number of feature maps at the first level (64 in the paper)."""
+    depth: int | None = Field(None, ge=1, le=6)
+    """The number of poolings (4 in the paper)."""
+    branch: Literal["deep_skip", "deep", "shallow", "shared_trunk"] = "deep_skip"
+    """The kind of classification branch (deep_skip in the paper)."""
+    pooling: Literal["max", "lse"] | None = None
+    """How the branch pools at its entry: max, or lse (log-sum-exp); None: the paper's mean."""
+
+    # Optimisation
+    optimizer: Literal["adam", "normalized_sgd"] | None = None
+    """The optimiser (normalized_sgd in the paper)."""
+    learning_rate: float | None = Field(None, gt=0)
+    """The learning rate at the start."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """The momentum of normalized_sgd."""
+    schedule: Literal["cosine", "plateau", "constant"] | None = None
+    """How the learning rate falls (plateau in the paper)."""
+    iterations: int | None = Field(None, ge=1)
+    """How many steps the optimiser takes."""
+    batches_per_iteration: int | None = Field(None, ge=1)
+    """How many batches are summed up in the gradient of one step."""
+    batch_norm_batches: int | None = Field(None, ge=1)
+    """Over how many training batches the final batch-norm statistics are taken."""
+
+    # Machine
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """The kind of numbers the network computes in; auto takes bfloat16 where it pays."""
+    threads: int = Field(1, ge=1)
+    """How many CPU threads the run uses."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the network computes; auto takes a GPU if there is one."""
+    compile: bool = False
+    """Compile the network (TorchInductor), which is faster on a GPU; where that fails, it runs as it is."""
+    feed: Literal["auto", "resident", "prefetch", "direct"] = "auto"
+    """How slices get to the device: kept there (resident), read ahead (prefetch), or read when needed (direct)."""
+    checkpoint_seconds: float = Field(60.0, gt=0)
+    """The time between two checkpoints, in seconds."""
+    progress: bool = True
+    """Show a progress bar."""
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_from_preset(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping):
-            return values
-        filled = dict(values)
-        if empty := [
-            name for name in FOLDERS if filled.get(name) == ""
-        ]:  # Path would take it for the working folder
-            raise ValueError(f"{empty[0]} is empty, expected a folder")
-        choices = {name: value for name, value in filled.items() if isinstance(value, str)}
-        preset = PRESETS.get(choices.get("preset", "tiny"), {})
-        filled.update({name: value for name, value in preset.items() if filled.get(name) is None})
-        kind = "multiclass" if filled.get("task") == "multiclass" else "binary"
-        supervision = choices.get("supervision", "mixed")
-        defaults = {
+    def _fill_in(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """The given settings, then those of the preset, then those of the paper."""
+        given = {name: value for name, value in values.items() if value is not None}
+        for name in ("cohort", "out", "stores", "split_lists"):
+            if given.get(name) == "":  # Path would take it for the working folder
+                raise ValueError(f"{name} is empty, expected a folder")
+        texts = {name: value for name, value in given.items() if isinstance(value, str)}
+        kind = "multiclass" if texts.get("task") == "multiclass" else "binary"
+        of_paper = {
             "target_weights": paper.TARGET_WEIGHTS[kind],
             "a": paper.SEGMENTATION_SHARE[kind],
-            "n": paper.BATCH.get(supervision, paper.BATCH["mixed"])[2],
+            "n": paper.BATCH.get(texts.get("supervision"), paper.BATCH["mixed"])[2],
         }
-        filled.update({name: value for name, value in defaults.items() if filled.get(name) is None})
-        return filled
+        return {**values, **of_paper, **PRESETS.get(texts.get("preset", "tiny"), {}), **given}
 
     @model_validator(mode="after")
     def _check_together(self) -> RunConfig:
@@ -265,56 +202,93 @@ class RunConfig(BaseModel):
         return self.model_dump(mode="json")
 
     def settings_hash(self) -> str:
-        """8 hexadecimal digits over the settings that do not already name the run folder."""
-        named = {k: v for k, v in self.settings().items() if k not in LOCATION + WITHOUT_EFFECT}
-        rest = {k: v for k, v in named.items() if v is not None}  # so that a new setting renames no older run
+        """8 hexadecimal digits over the settings that do not already name the run folder.
+
+        A setting that is None is left out, so that a new one, which is None by default, renames no older run.
+        """
+        left_out = NAMED_BY_FOLDER + WITHOUT_EFFECT
+        rest = {k: v for k, v in self.settings().items() if k not in left_out and v is not None}
         return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:8]
+
+
+# fmt: off
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": dict(
+        pixel_mm=5.0, window=(48, 48), padding="same", input_size=None, width=4, depth=2,
+        optimizer="adam", learning_rate=3e-3, schedule="cosine",
+        iterations=40, batches_per_iteration=1, batch_norm_batches=10,
+    ),
+    "workshop": dict(
+        pixel_mm=2.5, window=(80, 64), padding="same", input_size=None, width=16, depth=3,
+        optimizer="adam", learning_rate=1e-3, schedule="cosine",
+        iterations=1500, batches_per_iteration=1, batch_norm_batches=100,
+    ),
+    "paper": dict(
+        pixel_mm=None, window=None, padding="valid", input_size=300, width=64, depth=4,
+        optimizer="normalized_sgd", learning_rate=0.25, schedule="plateau",
+        iterations=10_000, batches_per_iteration=10, batch_norm_batches=100,
+    ),
+}
+# fmt: on
+"""What a preset decides: the grid of the slices, the network's size and the optimiser.
+
+Departure: the presets tiny and workshop use Adam with a cosine schedule and a padded U-Net on 5 or 2.5 mm pixels, so
+that a run takes seconds or minutes on a CPU; the preset paper keeps the paper's.
+"""
+
+NAMED_BY_FOLDER = (
+    "cohort", "out", "stores", "preset", "task", "n_fa", "n_wa", "fold", "supervision", "seed"
+)  # fmt: skip
+"""Settings that name a run folder by themselves; they are not in its hash."""
+
+WITHOUT_EFFECT = ("device", "compile", "feed", "checkpoint_seconds", "progress")
+"""Settings that do not belong to the experiment: two runs that differ only here share a folder."""
 
 
 def make_config(**settings: Any) -> RunConfig:
     """`RunConfig(**settings)`, its errors one sentence (`SettingError`) naming the setting and the nearest known."""
-    unknown = [name for name in settings if name not in RunConfig.model_fields]
-    if unknown:
-        name = unknown[0]
-        hint = nearest(name, RunConfig.model_fields) or " `python -m mixsup_lib run --settings` lists them."
-        raise SettingError(f"Unknown setting {name!r}.{hint}")
+    for name in settings:
+        if name not in RunConfig.model_fields:
+            hint = nearest(name, RunConfig.model_fields)
+            raise SettingError(
+                f"Unknown setting {name!r}.{hint or ' `python -m mixsup_lib run --settings` lists them.'}"
+            )
     try:
         return RunConfig(**settings)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
+        name, text = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
         if not name:
-            raise SettingError(
-                f"Settings do not fit together: {first['msg'].removeprefix('Value error, ')}."
-            ) from None
+            raise SettingError(f"Settings do not fit together: {text}.") from None
         found = f"found {shown(first['input'])}, " if name in settings else ""
-        raise SettingError(
-            f"Setting {name!r}: {found}{first['msg'][0].lower() + first['msg'][1:]}."
-        ) from None
+        raise SettingError(f"Setting {name!r}: {found}{text[0].lower()}{text[1:]}.") from None
 
 
-def new_names(namespace: Mapping[str, Any], before: Collection[str]) -> list[str]:
-    """Public names that appeared in a notebook since `before = set(globals())` was taken above its parameters."""
-    return [
-        name for name in namespace if name not in before and not name.startswith("_") and name != "before"
-    ]
+def run_config(namespace: Mapping[str, Any], before: Collection[str]) -> RunConfig:
+    """The run configuration from a notebook's parameters. `before = set(globals())` was taken above them.
+
+    Every setting of `RunConfig` can be a parameter; the parameter `settings` may hold further ones as a dictionary,
+    which come before parameters of the same name.
+    """
+    refuse_unknown(namespace, before, [*RunConfig.model_fields, "settings"])
+    chosen = {name: namespace[name] for name in _parameters(namespace, before) if name != "settings"}
+    return make_config(**{**chosen, **namespace.get("settings", {})})
 
 
 def refuse_unknown(namespace: Mapping[str, Any], before: Collection[str], known: Collection[str]) -> None:
-    """Raise `SettingError` for the first new name of the notebook that is not `known`."""
-    for name in new_names(namespace, before):
+    """Raise `SettingError` for the first parameter of a notebook that is not `known`.
+
+    papermill only warns of an unknown parameter and runs the defaults; this makes the notebook stop.
+    """
+    for name in _parameters(namespace, before):
         if name not in known:
             raise SettingError(
                 f"Unknown parameter {name!r}.{nearest(name, known)} `papermill --help-notebook` lists the parameters."
             )
 
 
-def run_config(namespace: Mapping[str, Any], before: Collection[str]) -> RunConfig:
-    """The run configuration from a notebook's parameters.
-
-    Every setting of `RunConfig` can be a parameter; the parameter `settings` may hold further ones as a dictionary,
-    which come before parameters of the same name.
-    """
-    refuse_unknown(namespace, before, [*RunConfig.model_fields, "settings"])
-    chosen = {name: namespace[name] for name in new_names(namespace, before) if name != "settings"}
-    return make_config(**{**chosen, **namespace.get("settings", {})})
+def _parameters(namespace: Mapping[str, Any], before: Collection[str]) -> list[str]:
+    """Public names of a notebook that appeared since `before` was taken."""
+    return [
+        name for name in namespace if name not in before and not name.startswith("_") and name != "before"
+    ]

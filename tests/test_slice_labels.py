@@ -135,7 +135,7 @@ def test_a_faulty_line_is_named(tmp_path, line, sentence):
 
 def test_other_columns_and_other_encodings_are_refused(tmp_path):
     with pytest.raises(
-        DataError, match="has the columns patient;class;first_z;last_z, expected patient, class"
+        DataError, match="has the columns 'patient;class;first_z;last_z', expected patient, class"
     ):
         read_slice_labels(write(tmp_path, "P;oedema;1;2", header="patient;class;first_z;last_z"))
     (tmp_path / FILE_NAME).write_bytes("patient,class,first_z,last_z\n\xf6,oedema,1,2\n".encode("latin-1"))

@@ -13,18 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from mixsup_lib import paper
-from mixsup_lib.cohort import (
-    Found,
-    Patient,
-    Problem,
-    Report,
-    Volume,
-    check_intensities,
-    map_labels,
-    no_patient,
-    visible_folders,
-)
+from mixsup_lib.cohort import Cohort, Patient, Problem, Report, Volume
 from mixsup_lib.datasets import nifti
+from mixsup_lib.datasets.reading import check_intensities, no_patient, visible_folders
 
 GRADES = ("HGG", "LGG")
 
@@ -69,51 +60,10 @@ class BratsPatient(Patient):
         }
 
     def load_labels(self, report: Report) -> np.ndarray | None:
-        return load_nifti_labels(self, dict(self.naming.classes), report)
+        return nifti.load_labels(self, dict(self.naming.classes), report)
 
 
-def load_nifti_labels(
-    patient: Patient, classes: dict[int, int], report: Report, known_from: str = "this layout"
-) -> np.ndarray | None:
-    """Label map (X, Y, Z) uint8 of a patient's one NIfTI mask; None after a fault.
-
-    The mask must lie on the grid of the first image whose header can be read. classes: {value on disk: class}, as
-    `known_from` tells them.
-    """
-    mask = patient.mask_files[0]
-    read = nifti.read_nifti(mask, patient.relative(mask), report)
-    if read is None:
-        return None
-    values, affine = nifti.to_lps(*read)
-    for image in patient.image_files:
-        grid = nifti.read_grid(image)
-        if grid:
-            fault = nifti.grid_fault(values.shape, affine, *grid, image.name)
-            if fault:
-                report(patient.relative(mask), fault)
-                return None
-            break
-    return map_labels(values, classes, patient.relative(mask), report, known_from)
-
-
-def _on_one_grid(volumes: dict[str, Volume], files: dict[str, str], report: Report) -> dict[str, Volume]:
-    """The volumes on the grid that most of them share; each other one is reported."""
-
-    def fault(volume: Volume, other: Volume, name: str) -> str | None:
-        return nifti.grid_fault(volume.array.shape, volume.affine, other.array.shape, other.affine, name)
-
-    agreeing = {n: sum(fault(v, w, "") is None for w in volumes.values()) for n, v in volumes.items()}
-    if not agreeing:
-        return {}
-    reference = max(agreeing, key=agreeing.get)
-    faults = {n: fault(v, volumes[reference], f"sequence {reference}") for n, v in volumes.items()}
-    for name, sentence in faults.items():
-        if sentence:
-            report(files[name], f"sequence {name} {sentence}")
-    return {name: volume for name, volume in volumes.items() if faults[name] is None}
-
-
-def find(folder: Path, inside: Sequence[Path] | None = None) -> Found | None:
+def find(folder: Path, inside: Sequence[Path] | None = None) -> Cohort | None:
     """The BraTS cohort in `folder`, or None if this is none. `inside`: the subfolders to look at (None: all)."""
     inside = visible_folders(folder) if inside is None else inside
     grades = [path for path in inside if path.name in GRADES]
@@ -136,7 +86,25 @@ def find(folder: Path, inside: Sequence[Path] | None = None) -> Found | None:
         if path not in grades and _naming_of(path):
             sentence = "lies beside HGG/ and LGG/; move this patient into one of them."
             problems.append(Problem(path.name, path.name, sentence))
-    return Found(layout, paper.SEQUENCES, paper.TASKS, True, patients, problems)
+    return Cohort(folder, layout, paper.SEQUENCES, paper.TASKS, tuple(patients), True, tuple(problems))
+
+
+def _on_one_grid(volumes: dict[str, Volume], files: dict[str, str], report: Report) -> dict[str, Volume]:
+    """The volumes on the grid that most of them share; each other one is reported."""
+    against = [
+        {
+            name: nifti.grid_fault(
+                volume.array.shape, volume.affine, other.array.shape, other.affine, f"sequence {reference}"
+            )
+            for name, volume in volumes.items()
+        }
+        for reference, other in volumes.items()
+    ]
+    faults = min(against, key=lambda faults: sum(map(bool, faults.values())), default={})
+    for name, sentence in faults.items():
+        if sentence:
+            report(files[name], f"sequence {name} {sentence}")
+    return {name: volume for name, volume in volumes.items() if not faults[name]}
 
 
 def _naming_of(folder: Path) -> Naming | None:

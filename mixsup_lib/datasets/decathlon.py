@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from mixsup_lib import paper
-from mixsup_lib.cohort import Found, Patient, Problem, Report, Volume, check_intensities
+from mixsup_lib.cohort import Cohort, Patient, Problem, Report, Volume
 from mixsup_lib.datasets import nifti
-from mixsup_lib.datasets.brats import load_nifti_labels
+from mixsup_lib.datasets.reading import check_intensities
 from mixsup_lib.files import DataError, read_json, shown
 
 CHANNEL_NAMES = {
@@ -64,10 +64,10 @@ class DecathlonPatient(Patient):
         return volumes
 
     def load_labels(self, report: Report) -> np.ndarray | None:
-        return load_nifti_labels(self, dict(self.classes), report, "dataset.json")
+        return nifti.load_labels(self, dict(self.classes), report, "dataset.json")
 
 
-def find(folder: Path) -> Found | None:
+def find(folder: Path) -> Cohort | None:
     """The Decathlon cohort in `folder`, or None if this is none. `DataError` where dataset.json is at fault."""
     path = folder / "dataset.json"
     if not path.is_file() or not (folder / "imagesTr").is_dir():
@@ -76,14 +76,12 @@ def find(folder: Path) -> Found | None:
         content = read_json(path)
         modality = {int(key): str(name) for key, name in content["modality"].items()}
         labels = {int(key): str(name) for key, name in content["labels"].items()}
-        entries = [(str(entry["image"]), str(entry.get("label") or "")) for entry in content["training"]]
+        entries = [(_path(entry["image"]), _path(entry.get("label"))) for entry in content["training"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         wanted = "expected modality, labels and training as the Decathlon writes them"
         raise DataError(f"{path}: cannot be used ({shown(error)}), {wanted}; download it again.") from None
-    channel_of = {
-        _meaning(name, CHANNEL_NAMES, path, "channel"): channel for channel, name in modality.items()
-    }
-    class_of = {value: _meaning(name, LABEL_NAMES, path, "label") for value, name in labels.items()}
+    channel_of = {_meaning(name, CHANNEL_NAMES, path, "channel"): key for key, name in modality.items()}
+    class_of = {key: _meaning(name, LABEL_NAMES, path, "label") for key, name in labels.items()}
     sequences = tuple(name for name in paper.SEQUENCES if name in channel_of)
     channels = tuple(channel_of[name] for name in sequences)
     if sorted(channels) != list(range(len(modality))):
@@ -96,31 +94,32 @@ def find(folder: Path) -> Found | None:
         )
     classes = tuple((value, name) for value, name in sorted(class_of.items()) if value)
     patients, problems, owner = [], [], {}
+    names = {Path(image).name for image, _ in entries}
     for image, label in entries:
-        name = Path(image).name
-        identity = re.sub(r"\.nii(\.gz)?$", "", name)
-        outside = [entry for entry in (image, label) if entry and _inside(folder, entry) is None]
+        name = re.sub(r"\.nii(\.gz)?$", "", Path(image).name)
+        outside = [entry for entry in (image, label) if entry and not _is_inside(folder, entry)]
         if outside:
             sentence = f"names {shown(outside[0])}, which lies outside the cohort folder; correct the entry."
-            problems.append(Problem(shown(identity)[1:-1], path.name, sentence))
+            problems.append(Problem(shown(name)[1:-1], path.name, sentence))
             continue
-        mask = _inside(folder, label) if label else None
-        if mask is not None and (other := owner.setdefault(mask, identity)) != identity:
-            sentence = f"names the mask {label} for {other} and for {identity}; correct one entry."
-            problems.append(Problem(identity, path.name, sentence))
-        if mask is not None and mask.name != name and mask.name in {Path(other).name for other, _ in entries}:
-            sentence = f"names the mask {label} for {identity}, though it is called as another image; check the entry."
-            problems.append(Problem(identity, path.name, sentence, "warning"))
-        masks = (mask,) if mask is not None and mask.is_file() else ()
+        if label and (other := owner.setdefault(label, name)) != name:
+            sentence = f"names the mask {label} for {other} and for {name}; correct one entry."
+            problems.append(Problem(name, path.name, sentence))
+        elif label and Path(label).name != Path(image).name and Path(label).name in names:
+            sentence = (
+                f"names the mask {label} for {name}, though it is called as another image; check the entry."
+            )
+            problems.append(Problem(name, path.name, sentence, "warning"))
+        masks = (folder / label,) if label and (folder / label).is_file() else ()
         patients.append(
-            DecathlonPatient(identity, folder, (_inside(folder, image),), masks, sequences, channels, classes)
+            DecathlonPatient(name, folder, (folder / image,), masks, sequences, channels, classes)
         )
     named = {path for patient in patients for path in patient.image_files}
     there = {path for ending in nifti.ENDINGS for path in (folder / "imagesTr").glob(f"[!.]*{ending}")}
     if (unnamed := sorted(there - named)) and all(problem.severity == "warning" for problem in problems):
         sentence = f"does not name {len(unnamed)} images of imagesTr, such as {unnamed[0].name}; they are passed over."
         problems.append(Problem("", path.name, sentence, "warning"))
-    return Found("Decathlon Task01", sequences, paper.TASKS, True, patients, problems)
+    return Cohort(folder, "Decathlon Task01", sequences, paper.TASKS, tuple(patients), True, tuple(problems))
 
 
 def _meaning(name: str, names: dict, path: Path, kind: str):
@@ -132,18 +131,16 @@ def _meaning(name: str, names: dict, path: Path, kind: str):
     raise DataError(f"{path}: unknown {kind} name {shown(name)}, expected one of {known}; correct it.")
 
 
-def _inside(folder: Path, entry: str) -> Path | None:
-    """The file an entry names, or None where it is absolute, climbs out of the cohort folder, or can be no file's name.
+def _path(entry: object) -> str:
+    """A path of dataset.json in its plain form, "" where there is none."""
+    return os.path.normpath(str(entry).replace("\\", "/")) if entry else ""
 
-    A link is followed: what it leads to must lie inside too, as it may have come with the data.
-    """
-    plain = os.path.normpath(entry.replace("\\", "/"))
-    if os.path.isabs(plain) or plain.split(os.sep)[0] in ("..", ".") or re.match(r"[A-Za-z]:", plain):
-        return None
-    path = folder / plain
+
+def _is_inside(folder: Path, entry: str) -> bool:
+    """Does an entry name a file of the cohort folder, not by an absolute path, by `..` or by a link that leads out?"""
     try:
-        inside = entry.isprintable() and path.resolve().is_relative_to(folder.resolve())
-        path.is_file()
-    except (OSError, ValueError):  # too long, or not a file system's text
-        return None
-    return path if inside else None
+        (folder / entry).is_file()
+        inside = (folder / entry).resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError):  # the name is too long, or no file system's text
+        return False
+    return inside and entry.isprintable() and not os.path.isabs(entry) and not entry.startswith("..")

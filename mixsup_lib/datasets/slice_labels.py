@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from textwrap import shorten
 
 import numpy as np
 import pandas as pd
@@ -41,25 +40,19 @@ def read_slice_labels(folder: str | Path, report: Report = refuse) -> pd.DataFra
     name = FILE_NAME if report is not refuse else str(path)
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            lines = [
-                (number, line)
-                for number, line in enumerate(csv.reader(file), start=1)
-                if any(map(str.strip, line))
-            ]
+            lines = [[field.strip() for field in line] for line in csv.reader(file)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         report(name, f"is not a readable UTF-8 table ({shown(error)}); save it as CSV again.")
-        return pd.DataFrame(columns=COLUMNS)
-    header = [title.strip() for title in lines[0][1]] if lines else []
+        return _frame([])
+    filled = [(number, line) for number, line in enumerate(lines, start=1) if any(line)]
+    header = filled[0][1] if filled else []
     if header != COLUMNS:
-        report(
-            name,
-            f"has the columns {shorten(', '.join(header), 80) or '(none)'}, expected {', '.join(COLUMNS)}; "
-            "correct line 1.",
-        )
-        return pd.DataFrame(columns=COLUMNS)
+        found = shown(", ".join(header)) if header else "(none)"
+        report(name, f"has the columns {found}, expected {', '.join(COLUMNS)}; correct line 1.")
+        return _frame([])
     rows = []
-    for number, line in lines[1:]:
-        row, fault = _parse([field.strip() for field in line])
+    for number, line in filled[1:]:
+        row, fault = _parse(line)
         if fault:
             report(name, f"line {number}: {fault}")
         else:
@@ -71,27 +64,6 @@ def read_slice_labels(folder: str | Path, report: Report = refuse) -> pd.DataFra
     return frame
 
 
-def derive_rows(patient_id: str, labels: np.ndarray, tasks: tuple[str, ...]) -> pd.DataFrame:
-    """The rows of one patient from its label map (X, Y, Z): one per class and run of slices that show it.
-
-    Where the cohort's `tasks` tell the subclasses apart the rows name subclasses, otherwise regions.
-    """
-    if "multiclass" in tasks:
-        members = {name: (value,) for value, name in paper.CLASSES.items()}
-    else:
-        names = {
-            task: "enhancing" if task == "enhancing_core" else task for task in paper.REGIONS if task in tasks
-        }
-        members = {name: paper.REGIONS[task] for task, name in names.items()}
-    rows, planes = [], labels.T.reshape(labels.shape[2], -1)  # (Z, Y * X)
-    for name, values in members.items():
-        shown = np.any([(planes == value).any(axis=1) for value in values], axis=0)  # (Z,)
-        steps = np.diff(shown.astype(np.int8), prepend=0, append=0)  # (Z + 1,)
-        runs = zip(np.flatnonzero(steps == 1), np.flatnonzero(steps == -1) - 1, strict=True)
-        rows += [(patient_id, name, int(first), int(last)) for first, last in runs]
-    return _frame(rows or [(patient_id, NONE, None, None)])
-
-
 def write_slice_labels(folder: str | Path, frame: pd.DataFrame) -> Path:
     """Write `frame` as `folder`/slice_labels.csv, atomically, and return the path."""
     path = Path(folder) / FILE_NAME
@@ -100,11 +72,35 @@ def write_slice_labels(folder: str | Path, frame: pd.DataFrame) -> Path:
     return path
 
 
-def slice_presence(frame: pd.DataFrame, patient_id: str, n_slices: int) -> pd.DataFrame:
-    """Which classes each slice of a patient shows: Z = `n_slices` rows, a bool column per name in `PRESENCE`.
+def derive_rows(patient_id: str, labels: np.ndarray, tasks: tuple[str, ...]) -> pd.DataFrame:
+    """The rows of one patient from its label map (X, Y, Z): one per class and run of slices that show it.
 
-    A subclass implies its regions. Raises `DataError` for an unknown class, a range outside the volume or back to
-    front, and a patient without any row.
+    Where the cohort's `tasks` tell the subclasses apart the rows name subclasses, otherwise regions.
+    """
+    if "multiclass" in tasks:
+        members = {name: (value,) for value, name in paper.CLASSES.items()}
+    else:
+        names = {"enhancing_core": "enhancing"}
+        members = {names.get(task, task): values for task, values in paper.REGIONS.items() if task in tasks}
+    rows, planes = [], labels.T.reshape(labels.shape[2], -1)  # (Z, Y * X)
+    for name, values in members.items():
+        present = np.any([(planes == value).any(axis=1) for value in values], axis=0)  # (Z,)
+        steps = np.diff(present.astype(np.int8), prepend=0, append=0)  # (Z + 1,)
+        runs = zip(np.flatnonzero(steps == 1), np.flatnonzero(steps == -1) - 1, strict=True)
+        rows += [(patient_id, name, int(first), int(last)) for first, last in runs]
+    return _frame(rows or [(patient_id, NONE, None, None)])
+
+
+def mask_presence(labels: np.ndarray) -> pd.DataFrame:
+    """Which classes each slice of a label map (X, Y, Z) shows: Z rows, a bool column per name in `PRESENCE`."""
+    shown = np.stack([(labels == value).any(axis=(0, 1)) for value in paper.CLASSES])  # (3, Z)
+    return _with_regions(dict(zip(SUBCLASSES, shown, strict=True)))
+
+
+def slice_presence(frame: pd.DataFrame, patient_id: str, n_slices: int) -> pd.DataFrame:
+    """The same table, of Z = `n_slices` rows, from the rows of slice_labels.csv. A subclass implies its regions.
+
+    Raises `DataError` for an unknown class, a range outside the volume or back to front, and a patient without rows.
     """
     for fault in slice_faults(frame, patient_id, n_slices):
         raise DataError(f"{FILE_NAME}: patient {patient_id}: {fault}")
@@ -117,9 +113,7 @@ def slice_presence(frame: pd.DataFrame, patient_id: str, n_slices: int) -> pd.Da
     for name, first, last in rows[["class", "first_z", "last_z"]].itertuples(index=False, name=None):
         if name != NONE:
             presence[name][int(first) : int(last) + 1] = True
-    for region, parts in COMPOSED.items():
-        presence[region] |= np.logical_or.reduce([presence[part] for part in parts])
-    return pd.DataFrame(presence)
+    return _with_regions(presence)
 
 
 def slice_faults(frame: pd.DataFrame, patient_id: str, n_slices: int) -> list[str]:
@@ -127,6 +121,21 @@ def slice_faults(frame: pd.DataFrame, patient_id: str, n_slices: int) -> list[st
     rows = frame.loc[frame["patient"] == patient_id, ["class", "first_z", "last_z"]]
     faults = (_fault(*row, n_slices) for row in rows.itertuples(index=False, name=None))
     return [fault for fault in faults if fault]
+
+
+def tasks_covered(frame: pd.DataFrame) -> tuple[str, ...]:
+    """The tasks of `paper.TASKS` whose image-level labels the classes used in the file determine."""
+    used = set(frame["class"]) - {NONE}
+    if used <= set(SUBCLASSES):
+        return paper.TASKS
+    core = "tumor_core" in used or set(COMPOSED["tumor_core"]) <= used
+    known = {
+        "whole_tumor": "whole_tumor" in used or (core and "oedema" in used),
+        "tumor_core": core,
+        "enhancing_core": "enhancing" in used,
+        "multiclass": set(SUBCLASSES) <= used,
+    }
+    return tuple(task for task in paper.TASKS if known[task])
 
 
 def unexplained(frame: pd.DataFrame, patient_id: str, n_slices: int, task: str) -> list[str]:
@@ -150,33 +159,16 @@ def unexplained(frame: pd.DataFrame, patient_id: str, n_slices: int, task: str) 
     return found
 
 
-def mask_presence(labels: np.ndarray) -> pd.DataFrame:
-    """The same table from a label map (X, Y, Z)."""
-    shown = np.stack([(labels == value).any(axis=(0, 1)) for value in paper.CLASSES])  # (3, Z)
-    presence = dict(zip(SUBCLASSES, shown, strict=True))
-    for region, parts in COMPOSED.items():
-        presence[region] = np.logical_or.reduce([presence[part] for part in parts])
-    return pd.DataFrame(presence)
-
-
-def tasks_covered(frame: pd.DataFrame) -> tuple[str, ...]:
-    """The tasks of `paper.TASKS` whose image-level labels the classes used in the file determine."""
-    used = set(frame["class"]) - {NONE}
-    if used <= set(SUBCLASSES):
-        return paper.TASKS
-    core = "tumor_core" in used or set(COMPOSED["tumor_core"]) <= used
-    known = {
-        "whole_tumor": "whole_tumor" in used or (core and "oedema" in used),
-        "tumor_core": core,
-        "enhancing_core": "enhancing" in used,
-        "multiclass": set(SUBCLASSES) <= used,
-    }
-    return tuple(task for task in paper.TASKS if known[task])
-
-
 def _frame(rows: list[tuple]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=COLUMNS)
     return frame.astype({"patient": str, "class": str, "first_z": "Int64", "last_z": "Int64"})
+
+
+def _with_regions(presence: dict[str, np.ndarray]) -> pd.DataFrame:
+    for region, parts in COMPOSED.items():
+        known = [presence[name] for name in (*parts, region) if name in presence]
+        presence[region] = np.logical_or.reduce(known)
+    return pd.DataFrame(presence)
 
 
 def _parse(fields: list[str]) -> tuple[tuple | None, str | None]:
@@ -186,8 +178,6 @@ def _parse(fields: list[str]) -> tuple[tuple | None, str | None]:
     patient, name, *ends = fields
     if not patient:
         return None, "names no patient; write the patient's ID."
-    if len(patient) > 200 or not patient.isprintable():
-        return None, f"names the patient {shown(patient)}, which is no ID; correct it."
     if name == NONE and not any(ends):
         return (patient, name, None, None), None
     if name == NONE or not all(end.isdecimal() and len(end) < 7 for end in ends):
