@@ -1,7 +1,9 @@
-"""check-data lists every problem of a cohort in one pass."""
+"""check-data lists every problem of a cohort in one pass, and what may identify a person."""
 
 from __future__ import annotations
 
+import gzip
+import io
 import shutil
 
 import nibabel as nib
@@ -11,9 +13,11 @@ from cohorts import LAYOUTS, change, patient_id, save, write_cohort, write_datas
 from PIL import Image
 
 from mixsup_lib.__main__ import main as command_line
-from mixsup_lib.check import check_cohort, exit_code, format_problems
+from mixsup_lib.check import check_cohort, format_problems, identifying
 from mixsup_lib.datasets import find_cohort
+from mixsup_lib.datasets.brats import BratsPatient
 from mixsup_lib.datasets.slice_labels import FILE_NAME
+from mixsup_lib.evaluation import save_nifti
 from mixsup_lib.files import SettingError
 
 HEADER = "patient,class,first_z,last_z\n"
@@ -120,7 +124,7 @@ def test_a_copied_channel_is_a_warning_and_the_patient_stays_usable(tmp_path):
     assert table["problem"].str[:30].tolist() == [
         f"sequence {n} is a copy of FLAIR"[:30] for n in ("T1", "T1c")
     ]
-    assert exit_code(table) == 1
+    assert command_line(["check-data", str(tmp_path)]) == 1
     find_cohort(tmp_path).patients[0].read()
 
 
@@ -157,7 +161,7 @@ def test_a_patient_needs_a_mask_or_slice_labels(tmp_path, layout):
     problem = only_problem(tmp_path)
     assert problem["severity"] == "note"
     assert "1 of 1 patients have no mask: they can only be weakly annotated" in problem["problem"]
-    assert exit_code(check_cohort(tmp_path)) == 0
+    assert command_line(["check-data", str(tmp_path)]) == 0
 
 
 def test_slice_labels_of_a_weak_patient_are_checked_against_the_volume(tmp_path):
@@ -222,3 +226,109 @@ def test_one_patient_is_in_memory_at_a_time(tmp_path):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0]
+
+
+# What may identify a person
+
+
+@pytest.fixture
+def scan(tmp_path):
+    """The FLAIR of the one patient of a cohort."""
+    write_cohort(tmp_path, "brats2021", patients=1)
+    return find_cohort(tmp_path).patients[0].image_files[0]
+
+
+def identify(path, extension="", **fields):
+    """Write texts into a header, and an extension."""
+    image = nib.load(path)
+    made = nib.Nifti1Image(np.asanyarray(image.dataobj), image.affine)
+    if extension:
+        made.header.extensions.append(nib.nifti1.Nifti1Extension("comment", extension.encode()))
+    for name, text in fields.items():
+        made.header[name] = text
+    nib.save(made, path)
+
+
+def warnings_of(folder):
+    table = check_cohort(folder)
+    return table[table["severity"] == "warning"]["problem"].tolist()
+
+
+@pytest.mark.parametrize("field", ["descrip", "aux_file", "intent_name", "db_name"])
+def test_a_text_in_the_header_is_shown(scan, tmp_path, field):
+    identify(scan, **{field: "Jane Doe 1971"})
+    assert warnings_of(tmp_path) == [
+        f"header field {field} says 'Jane Doe 1971', which may identify a person; clear it before sharing."
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["FSL5.0", "SPM12 - normalised", "TE=4.3;Time=101500.1", "5.0.10", "dcm2niix v1.0", ""]
+)
+def test_names_of_software_are_no_cause(scan, tmp_path, text):
+    identify(scan, descrip=text)
+    assert warnings_of(tmp_path) == []
+
+
+def test_an_extension_is_told_with_its_size(scan, tmp_path):
+    identify(scan, extension="PatientName=Doe^Jane")
+    (sentence,) = warnings_of(tmp_path)
+    assert "a header extension of type 6 says '32 bytes', which may identify a person" in sentence
+
+
+def test_the_same_text_in_many_files_is_one_warning(tmp_path):
+    write_cohort(tmp_path, "brats2021", patients=3)
+    for path in tmp_path.rglob("*.nii.gz"):
+        identify(path, descrip="ward 7")
+    (sentence,) = warnings_of(tmp_path)
+    assert sentence.endswith("(and 14 more files)")
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("BraTS2021_00001", None), ("Brats18_TCIA02_171_1", None), ("BraTS-GLI-00005-000", None), ("BRATS_457", None),
+        ("TCGA_CS_4941_19960909", None), ("P1", None), ("patient", None), ("sub-0042", None), ("phantom", None),
+        ("scan_19710304", "holds a date"), ("1971-03-04", "holds a date"), ("4.3.1971_flair", "holds a date"),
+        ("Doe_Jane", "reads like a person's"), ("DOE^JANE", "reads like a person's"), ("case_99991399", None),
+        ("Müller-Anna", "reads like a person's"),
+    ],
+)  # fmt: skip
+def test_names_with_a_date_or_of_a_person(tmp_path, name, fault):
+    found = identifying([BratsPatient(name, tmp_path, (tmp_path / f"{name}_t1.nii.gz",), (), ("T1",))])
+    assert [p.problem for p in found] == (
+        [f"the patient's name {name!r} {fault}; use a pseudonym."] if fault else []
+    )
+
+
+def test_a_date_in_a_files_name_is_told(scan, tmp_path):
+    write_cohort(tmp_path / "d", "decathlon", patients=1)
+    image = find_cohort(tmp_path / "d").patients[0].image_files[0]
+    image.rename(image.with_name("P7_2019-11-30.nii.gz"))
+    write_dataset_json(tmp_path / "d", ["P7_2019-11-30"])
+    assert any(
+        "'P7_2019-11-30' holds a date; use a pseudonym" in text for text in warnings_of(tmp_path / "d")
+    )
+
+
+@pytest.mark.parametrize("name", ["out.nii.gz", "out.nii"])
+def test_an_exported_volume_carries_nothing_of_the_files_it_came_from(scan, tmp_path, name):
+    for path in scan.parent.iterdir():
+        identify(
+            path, "Doe^Jane", descrip="Jane Doe", aux_file="doe.hdr", intent_name="Doe", db_name="clinic"
+        )
+    case = find_cohort(tmp_path).patients[0].read()
+    save_nifti(tmp_path / name, case.labels, case, multiclass=True)
+    stored = (tmp_path / name).read_bytes()
+    content = gzip.decompress(stored) if name.endswith(".gz") else stored
+    header = nib.Nifti1Header.from_fileobj(io.BytesIO(content))
+    assert len(header.extensions) == 0 and len(content) == 352 + case.labels.size
+    for field in ("data_type", "db_name", "descrip", "aux_file", "intent_name"):
+        assert np.asarray(header[field]).tobytes().strip(b"\0") == b""
+    assert not any(word in content for word in (b"Doe", b"Jane", b"clinic"))
+    if name.endswith(".gz"):
+        assert stored[3] == 0 and stored[4:8] == bytes(4)  # neither a name nor a time of packing
+
+
+def test_a_phantom_has_nothing_to_tell(phantom):
+    assert warnings_of(phantom) == []
