@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -134,9 +135,8 @@ def read_split(folder: str | Path, patients: Collection[str], *, n_fa: int, n_wa
         groups[name] = tuple(matched)
         if not matched and name != "weak":
             raise DataError(f"{path}: found no patient, expected one folder a line.")
-    listed = [(patient, name) for name, ids in groups.items() for patient in ids]
-    for patient in (patient for patient, _ in listed):
-        files = [f"{name}.txt" for other, name in listed if other == patient]
+    for patient in chain(*groups.values()):
+        files = [f"{name}.txt" for name, ids in groups.items() for other in ids if other == patient]
         if len(files) > 1:
             raise DataError(
                 f"{folder}: {patient} stands in {' and in '.join(files)}; a patient can be fully annotated, weak or "
