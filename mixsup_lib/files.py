@@ -88,22 +88,20 @@ def atomic_path(path: str | Path, needs: int | None = None, flush: bool = True) 
                 os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        written = temporary.stat().st_size if temporary.exists() else 0
-        if (full := disk_full(error, path, written, needs)) is None:
+        temporary.unlink(missing_ok=True)  # so that its room counts as free
+        if (full := disk_full(error, path, needs)) is None:
             raise
         raise full from None
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def disk_full(
-    error: OSError, path: str | Path, written: int = 0, needs: int | None = None
-) -> DiskFullError | None:
-    """The sentence about a full disk, or None where `error` is something else. `written`: bytes that did fit."""
+def disk_full(error: OSError, path: str | Path, needs: int | None = None) -> DiskFullError | None:
+    """The sentence about a full disk that has no room for `path`, or None where `error` is something else."""
     if error.errno not in _NO_ROOM:
         return None
     folder = next((place for place in Path(path).absolute().parents if place.is_dir()), Path("/"))
-    room = written + shutil.disk_usage(folder).free
+    room = shutil.disk_usage(folder).free
     why = "its disk is full" if error.errno == errno.ENOSPC else "the quota of its disk is used up"
     wanted = "more" if needs is None else f"{needs / 1e6:.2f} MB"
     return DiskFullError(

@@ -369,7 +369,7 @@ class GrowingArray:
                 written += self._file.write(content[written:])
         except OSError as error:
             self._file.truncate(self._end)
-            raise disk_full(error, self.target, 0, len(content)) or error from None
+            raise disk_full(error, self.target, len(content)) or error from None
         if hasattr(os, "posix_fadvise"):  # Linux begins to write now, not when `finish` waits for it
             os.posix_fadvise(self._file.fileno(), self._end, len(content), os.POSIX_FADV_DONTNEED)
         self._grow(slices.shape, len(content))

@@ -171,9 +171,7 @@ def test_links_that_dataset_json_names_may_not_lead_out_of_the_cohort(tmp_path):
     (tmp_path / "cohort" / "own" / "scan.nii.gz").rename(tmp_path / "outside.nii.gz")
     inside.unlink()
     inside.symlink_to(tmp_path / "outside.nii.gz")
-    with pytest.raises(
-        DataError, match=f"dataset.json: names 'imagesTr/{name}.nii.gz', which lies outside"
-    ):
+    with pytest.raises(DataError, match=f"dataset.json: names 'imagesTr/{name}.nii.gz', which lies outside"):
         find_cohort(tmp_path / "cohort")
 
 
