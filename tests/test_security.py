@@ -36,7 +36,7 @@ from mixsup_lib.datasets.slice_labels import FILE_NAME, read_slice_labels  # noq
 from mixsup_lib.experiments import compare  # noqa: E402
 from mixsup_lib.experiments.experiment import Cell, Scenario, read_scenario  # noqa: E402
 from mixsup_lib.experiments.runs import load_network, read_examples, run  # noqa: E402
-from mixsup_lib.experiments.tables import to_markdown  # noqa: E402
+from mixsup_lib.experiments.tables import format_table  # noqa: E402
 from mixsup_lib.files import DataError, MixsupError  # noqa: E402
 from mixsup_lib.protocol import read_split  # noqa: E402
 from mixsup_lib.slices import prepare  # noqa: E402
@@ -256,7 +256,7 @@ def test_a_hostile_folder_name_goes_through_the_grid_as_a_name(tmp_path):
 def test_names_in_a_table_are_no_html():
     import pandas as pd
 
-    text = to_markdown(pd.DataFrame({"cohort": ["<script>x</script>|y"], "n": [1]}))
+    text = format_table(pd.DataFrame({"folder": ["<script>x</script>|y"], "n": [1]}), "markdown")
     assert "<script>" not in text and "&lt;script&gt;" in text and r"\|y" in text
 
 
