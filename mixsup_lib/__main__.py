@@ -183,11 +183,12 @@ def _segment(call: argparse.Namespace) -> int:
 
 def _rerun(call: argparse.Namespace) -> int:
     from mixsup_lib.experiments.rerun import rerun
+    from mixsup_lib.experiments.tables import format_table
 
     comparison = rerun(call.run, call.out, cohort=call.cohort)
     for line in (*comparison.data, *comparison.machine):
         print(line)
-    print(comparison.table.round(2).to_string(index=False))
+    print(format_table(comparison.table))
     print(comparison.folder)
     print(comparison.verdict())
     return 0 if comparison.agrees else 1

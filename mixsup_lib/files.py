@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import errno
-import hashlib
 import json
 import multiprocessing
 import os
@@ -62,9 +61,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}\..+")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-
-SUMS = "SHA256SUMS"
-"""Checksums of a folder's files, as `sha256sum -c` reads them."""
 
 
 @contextmanager
@@ -185,40 +181,6 @@ def read_yaml(text: str) -> object:
         raise ValueError("nested too deeply") from None
     except (yaml.YAMLError, OverflowError) as error:
         raise ValueError(" ".join(str(error).split())[-200:]) from None
-
-
-def write_sums(folder: str | Path, names: Iterable[str]) -> None:
-    """Write `SHA256SUMS` over the named files of `folder`."""
-    write_text(
-        Path(folder, SUMS), "".join(f"{_sha256(Path(folder, name))}  {name}\n" for name in sorted(names))
-    )
-
-
-def check_sums(folder: str | Path, *names: str) -> None:
-    """Raise `DataError` where one of the named files is not what `SHA256SUMS` says.
-
-    A folder without that file, written before there was one, is not checked, and a file that is missing is left to
-    whoever reads it.
-    """
-    path = Path(folder, SUMS)
-    if not path.exists():
-        return
-    try:
-        lines = [line.split("  ", 1) for line in path.read_text(encoding="utf-8").splitlines()]
-        recorded = {name: digest for digest, name in lines}
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as checksums ({error}); run again.") from None
-    for file in (Path(folder, name) for name in names):
-        if file.exists() and recorded.get(file.name) != _sha256(file):
-            raise DataError(
-                f"{file}: is not what the run wrote, by its checksum in {SUMS}; restore the file, or delete the "
-                "folder and run again."
-            )
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

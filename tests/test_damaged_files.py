@@ -34,7 +34,7 @@ from mixsup_lib.datasets import find_cohort  # noqa: E402
 from mixsup_lib.datasets.slice_labels import FILE_NAME, read_slice_labels  # noqa: E402
 from mixsup_lib.experiments.experiment import read_scenario  # noqa: E402
 from mixsup_lib.experiments.runs import collect, load_network, load_run, read_examples, read_history, run  # noqa: E402
-from mixsup_lib.files import DataError, MixsupError, SettingError, check_sums, read_yaml  # noqa: E402
+from mixsup_lib.files import DataError, MixsupError, SettingError, read_yaml  # noqa: E402
 from mixsup_lib.protocol import read_split  # noqa: E402
 from mixsup_lib.slices import prepare  # noqa: E402
 
@@ -352,52 +352,32 @@ READERS = {
 }
 
 
+def refused_run(folder: Path, name: str, read) -> None:
+    with pytest.raises(DataError, match=name) as caught:
+        read(folder)
+    assert str(caught.value).isprintable()
+
+
 @pytest.mark.parametrize("name", READERS)
-def test_one_flipped_bit_in_a_record_of_a_run_is_seen(copy, name):
+@pytest.mark.parametrize("harm", ["cut", "missing", "foreign"])
+def test_a_cut_missing_or_foreign_file_of_a_run_is_one_sentence(copy, name, harm):
     READERS[name](copy)
-    content = bytearray((copy / name).read_bytes())
-    content[len(content) * 2 // 3] ^= 1
-    (copy / name).write_bytes(bytes(content))
-    with pytest.raises(DataError, match=f"{name}: is not what the run wrote, by its checksum in SHA256SUMS"):
-        READERS[name](copy)
+    whole = (copy / name).read_bytes()
+    if harm == "missing":
+        (copy / name).unlink()
+    else:
+        (copy / name).write_bytes(whole[: len(whole) // 2] if harm == "cut" else b"a,b\n1,2\n")
+    if name == "history.csv" and harm == "cut":  # whole lines are a shorter history
+        (copy / name).write_bytes(whole[:40])
+    refused_run(copy, name, READERS[name])
 
 
-def test_the_checksums_are_those_of_sha256sum(copy):
-    import hashlib
-
-    lines = dict(line.split("  ")[::-1] for line in (copy / "SHA256SUMS").read_text().splitlines())
-    assert set(lines) == {path.name for path in copy.iterdir()} - {"SHA256SUMS", "checkpoint.pt"}
-    for name, digest in lines.items():
-        assert hashlib.sha256((copy / name).read_bytes()).hexdigest() == digest
-    (copy / "SHA256SUMS").write_text("no checksums\n")
-    with pytest.raises(DataError, match="SHA256SUMS: cannot be read as checksums"):
-        check_sums(copy, "metrics.json")
-
-
-def test_weights_of_other_shapes_than_the_record_are_refused_without_building_that_network(copy):
-    (copy / "SHA256SUMS").unlink()
-    record = json.loads((copy / "metrics.json").read_text())
-    record["config"]["width"] = 100_000
-    (copy / "metrics.json").write_text(json.dumps(record))
-    with pytest.raises(DataError, match=r"weights.safetensors: holds other layers than the network"):
-        load_network(copy, 4, (48, 48))
+def test_weights_of_another_network_are_refused(copy):
     weights = load_file(copy / "weights.safetensors")
     first = next(iter(weights))
     save_file({**weights, first: torch.zeros(3, 3)}, copy / "weights.safetensors")
-    (copy / "metrics.json").write_text(json.dumps({**record, "config": {**record["config"], "width": 4}}))
-    with pytest.raises(DataError, match=r"weights.safetensors: holds other layers"):
+    with pytest.raises(DataError, match=r"weights.safetensors: holds other layers than the network"):
         load_network(copy, 4, (48, 48))
-
-
-@pytest.mark.parametrize("seed", [0, 3])
-def test_an_npz_that_claims_or_unpacks_to_gigabytes_costs_nothing(copy, seed):
-    (copy / "SHA256SUMS").unlink()
-    (copy / "examples.npz").write_bytes(fuzz_mutations.huge_npz(np.random.default_rng(seed)))
-    tracemalloc.start()
-    with pytest.raises(DataError, match=r"examples.npz: .*(unpacks to 1.3 GB|it claims)"):
-        read_examples(copy)
-    assert tracemalloc.get_traced_memory()[1] < 1e7
-    tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
@@ -411,13 +391,11 @@ def test_an_npz_that_claims_or_unpacks_to_gigabytes_costs_nothing(copy, seed):
         ("metrics.json", '"config": {', '"config": [], "other": {'),
     ],
 )
-def test_an_older_record_without_checksums_is_still_checked_for_its_form(copy, name, old, new):
-    (copy / "SHA256SUMS").unlink()
+def test_a_record_of_another_form_is_one_sentence(copy, name, old, new):
     text = (copy / name).read_text()
     assert old in text
     (copy / name).write_text(text.replace(old, new))
-    with pytest.raises(DataError, match=name):
-        collect(copy)
+    refused_run(copy, name, collect)
 
 
 def test_a_flipped_bit_in_a_checkpoint_is_seen(finished, run_settings):

@@ -1,7 +1,5 @@
 """The paper's tables from our runs: its numbers where it prints them, ours where they were run, nothing where not."""
 
-import math
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -124,16 +122,8 @@ def test_tables_are_written_three_ways_with_the_same_numbers(frame, tmp_path):
     assert len(written) == 15 and all(path.stat().st_size for path in written)
     read = pd.read_csv(tmp_path / "table1.csv")
     assert np.allclose(read["whole tumour"], tables["table1"]["whole tumour"], equal_nan=True)
+    read = pd.read_csv(tmp_path / "differences.csv")
+    assert np.allclose(read["p_wilcoxon"], tables["differences"]["p_wilcoxon"], rtol=1e-5, atol=0)
     assert "| mixed, 15 FA + 81 WA | 1, 2" in (tmp_path / "table1.md").read_text()
-    assert (
-        r"mixed, 15 FA + 81 WA & 1, 2 & 76.50 & 80.92 & 52.00 & 63.23 &  & 66.61 \\"
-        in (tmp_path / "table1.tex").read_text()
-    )
-    p = float(read_p(tmp_path / "differences.md"))
-    assert math.isclose(p, tables["differences"]["p_wilcoxon"].iloc[0], rel_tol=0.1)
-
-
-def read_p(path):
-    header, _, first, *_ = path.read_text().splitlines()
-    names = [name.strip() for name in header.split("|")]
-    return first.split("|")[names.index("p_wilcoxon")]
+    latex = " ".join((tmp_path / "table1.tex").read_text().split())
+    assert r"mixed, 15 FA + 81 WA & 1, 2 & 76.5 & 80.9 & 52.0 & 63.2 & & 66.6 \\" in latex

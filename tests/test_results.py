@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import shutil
@@ -12,10 +13,12 @@ import pandas as pd
 import pytest
 
 from mixsup_lib.experiments import statistics, tables
+from mixsup_lib.experiments.experiment import read_scenario
 from mixsup_lib.experiments.runs import collect, read_examples, read_history, read_recorded
 from mixsup_lib.experiments.statistics import bootstrap_over_folds, mean_over_folds
 from mixsup_lib.files import DataError, SettingError
 
+ROOT = Path(__file__).resolve().parent.parent
 HASHES = {"standard": "aaaa0000", "mixed": "bbbb1111"}
 
 
@@ -41,7 +44,8 @@ def write_run(
     config = {"cohort": f"data/{cohort}", "preset": "tiny", "task": region, "n_fa": n_fa, "n_wa": n_wa}
     config |= {"fold": fold, "supervision": supervision, "seed": seed, "iterations": 40}
     split = {"fully_annotated": ["f"] * n_fa, "weak": ["w"] * n_weak, "test": list(dice)}
-    (folder / "metrics.json").write_text(json.dumps({"config": config, "split": split}))
+    summary = {name: {region: 0} for name in ("mean_dice", "median_dice", "n_test")}
+    (folder / "metrics.json").write_text(json.dumps({"config": config, "split": split} | summary))
     provenance = {"commit": "c", "data_fingerprint": fingerprint, "device": "cpu", "wall_seconds": 1.0}
     (folder / "provenance.json").write_text(json.dumps(provenance))
     rows = {"patient": list(dice), "region": region, "dice": list(dice.values())}
@@ -106,13 +110,13 @@ def test_runs_in_progress_are_passed_over(runs):
 @pytest.mark.parametrize("name", ["metrics.json", "per_patient.csv", "provenance.json"])
 def test_an_incomplete_run_folder_is_refused_and_the_file_named(runs, name):
     next(runs.rglob(name)).unlink()
-    with pytest.raises(DataError, match=rf"{name}: missing"):
+    with pytest.raises(DataError, match=rf"{name}: (not the record|cannot be read).*No such file"):
         collect(runs)
 
 
 def test_a_folder_with_a_runs_name_and_nothing_in_it_is_refused(runs):
     (runs / "x" / "seed0-cafe").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"seed0-cafe/metrics.json: missing"):
+    with pytest.raises(DataError, match=r"seed0-cafe/metrics.json: not the record of a finished run"):
         collect(runs)
 
 
@@ -134,22 +138,20 @@ def damage(path: Path, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
-        ("metrics.json", "{", "", "cannot be read as JSON"),
-        ("metrics.json", '"task"', '"tsak"', "'task' is missing"),
-        ("metrics.json", '"seed": 0', '"seed": 7', "records seed 7"),
-        ("metrics.json", '"standard"', '"standart"', "supervision 'standart'"),
+        ("metrics.json", "{", "", "not the record of a finished run .*Invalid JSON"),
+        ("metrics.json", '"task"', '"tsak"', "records settings that no run has: Unknown setting 'tsak'"),
+        ("metrics.json", '"standard"', '"standart"', "records settings .*'supervision': found 'standart'"),
+        ("metrics.json", '"weak"', '"week"', "split: week: "),
         ("per_patient.csv", "dice", "dise", "column 'dice' is missing"),
-        ("per_patient.csv", "a,whole", "z,whole", r"first that does not fit is \('a', 'whole_tumor'\)"),
-        ("per_patient.csv", "whole_tumor,10.0", "whole_tumor,101.0", "patient a has Dice 101.0"),
+        ("per_patient.csv", "a,whole", "z,whole", r"first that does not fit is \('z', 'whole_tumor'\)"),
         (
             "per_patient.csv",
             "whole_tumor,10.0",
-            "whole_tumor,",
-            "patient a has Dice nan with 9 tumour voxels",
+            "whole_tumor,ten",
+            "could not convert string to float: 'ten'",
         ),
-        ("provenance.json", "{", "[", "cannot be read as JSON"),
-        ("provenance.json", '"commit"', '"comit"', "'commit' is missing, so where this run comes from"),
-        ("provenance.json", '"data_fingerprint"', '"data"', "'data_fingerprint' is missing"),
+        ("provenance.json", "{", "[", "not the record of a finished run .*Invalid JSON"),
+        ("provenance.json", '"commit"', '"comit"', "commit: Field required"),
     ],
 )
 def test_a_damaged_record_is_one_clear_sentence(tmp_path, file, old, new, message):
@@ -158,6 +160,13 @@ def test_a_damaged_record_is_one_clear_sentence(tmp_path, file, old, new, messag
     with pytest.raises(DataError, match=message) as error:
         collect(tmp_path)
     assert str(folder / file) in str(error.value)
+
+
+def test_a_run_in_the_folder_of_another_is_refused(tmp_path):
+    folder = write_run(tmp_path, {"a": 10.0})
+    damage(folder / "metrics.json", '"seed": 0', '"seed": 7')
+    with pytest.raises(DataError, match="holds the run of seed 7, and its folder is called seed7-<hash"):
+        collect(tmp_path)
 
 
 def test_a_recorded_table_is_read_back_as_the_runs_were(runs, tmp_path):
@@ -215,13 +224,11 @@ def test_select_filters_and_names_what_there_is(runs):
 
 
 def test_a_mean_is_over_folds_of_the_folds_mean_as_in_the_paper(runs):
-    table = tables.summary(collect(runs)).set_index("supervision")
-    assert table.loc["standard", "mean"] == pytest.approx(
-        (40.0 + 80.0) / 2
-    )  # not 50, the mean over the 4 patients
-    assert table.loc["standard", "median"] == pytest.approx(55.0)
-    assert table.loc["mixed", ["n_patients", "n_folds", "n_seeds", "failed"]].tolist() == [4, 2, 1, 0]
-    assert table.loc["standard", "failed"] == 1  # patient a, 10 < 20
+    row = tables.comparison_table(collect(runs)).iloc[0]
+    assert row["standard"] == pytest.approx((40.0 + 80.0) / 2)  # not 50, the mean over the 4 patients
+    assert row["standard_median"] == pytest.approx(55.0)
+    assert row[["n_patients", "n_folds", "n_seeds", "mixed_failed"]].tolist() == [4, 2, 1, 0]
+    assert row["standard_failed"] == 1  # patient a, 10 < 20
 
 
 def test_seeds_are_averaged_per_patient_before_anything_else(tmp_path):
@@ -275,7 +282,7 @@ def test_few_folds_are_said_in_the_output(tmp_path, n_folds, words):
         )
     table = tables.comparison_table(collect(tmp_path))
     assert (words in table.loc[0, "note"]) and bool(table.loc[0, "note"]) == bool(words)
-    assert words in tables.to_markdown(table)
+    assert words in " ".join(tables.format_table(table).split())
     assert words in tables.conclusion(table.iloc[0])
 
 
@@ -293,7 +300,7 @@ def test_an_arm_that_was_not_run_is_empty_not_invented(tmp_path):
     assert row["standard"] == 90.0
     assert math.isnan(row["mixed"]) and math.isnan(row["difference"])
     assert "only the standard arm has been run" in tables.conclusion(row)
-    assert "| 90.0 " in tables.to_markdown(table)
+    assert "| 90.0 " in tables.format_table(table, "markdown")
 
 
 def test_runs_of_different_settings_are_not_averaged_like_seeds(runs):
@@ -303,7 +310,6 @@ def test_runs_of_different_settings_are_not_averaged_like_seeds(runs):
         tables.comparison_table(frame)
     kept = statistics.select(frame, settings_hash=list(HASHES.values()))
     assert tables.comparison_table(kept).loc[0, "difference"] == 10.0
-    assert len(tables.summary(frame)) == 3  # there, each has its own row
 
 
 def test_runs_on_different_data_are_not_compared(tmp_path):
@@ -342,10 +348,10 @@ def test_a_table_of_folds_has_the_papers_rows_at_15_annotated_only(tmp_path):
     for n_fa in (5, 15):
         write_pair(tmp_path, {"a": 10.0, "b": 30.0}, {"a": 20.0, "b": 60.0}, region="tumor_core", n_fa=n_fa)
     pairs = statistics.pairs(collect(tmp_path))
-    five, fifteen = (tables.fold_table(pairs[pairs["n_fa"] == n]) for n in (5, 15))
+    five, fifteen = (tables.fold_means(pairs[pairs["n_fa"] == n]) for n in (5, 15))
     assert five[""].tolist() == ["standard, tumour core", "mixed, tumour core"]
     assert five["fold 1"].tolist() == five["mean"].tolist() == [20.0, 40.0]
-    assert fifteen[""].tolist()[2:] == ["paper: standard, tumour core", "paper: mixed, tumour core"]
+    assert fifteen[""].tolist()[1::2] == ["paper: standard, tumour core", "paper: mixed, tumour core"]
     assert fifteen.loc[3, ["fold 1", "fold 5", "mean"]].tolist() == [63.15, 61.91, 63.23]
 
 
@@ -389,14 +395,14 @@ def test_folds_are_resampled_before_patients():
         {"fold": np.repeat([1, 2, 3, 4, 5], 50), "difference": np.repeat([0.0, 2, 4, 6, 8], 50)}
     )
     found = statistics.paired_difference(pairs)
-    assert found.mean == 4.0
+    assert found.difference == 4.0
     assert (found.low, found.high) == pytest.approx((1.6, 6.4), abs=0.4)
 
 
 def test_every_fold_weighs_the_same_in_the_interval():
     pairs = pd.DataFrame({"fold": [1] * 99 + [2], "difference": [0.0] * 99 + [10.0]})
     found = statistics.paired_difference(pairs)
-    assert (found.mean, found.low, found.high) == (5.0, 0.0, 10.0)
+    assert (found.difference, found.low, found.high) == (5.0, 0.0, 10.0)
 
 
 def coverage(n_folds: int, trials: int = 300) -> float:
@@ -460,18 +466,45 @@ def test_every_phantom_table_says_what_the_phantom_is():
     assert "phantom" not in tables.caption("kaggle_3m")
 
 
-def test_markdown_columns_are_aligned_and_complete(runs):
-    lines = tables.to_markdown(tables.comparison_table(collect(runs))).splitlines()
-    table = [line for line in lines if line.startswith("|")]
-    assert len({len(line) for line in table}) == 1
-    assert set(table[1]) == {"|", "-"}
-    assert (
-        "whole_tumor" in table[2]
-        and "5 FA + 8 WA" in table[2]
-        and "+10.0 [" in table[2]
-        and "4 (2)" in table[2]
-    )
-    assert tables.to_markdown(pd.DataFrame({"x": [1.25], "y": ["z"]})).splitlines()[2] == "| 1.2 | z |"
+# How a table is shown
+
+
+@pytest.fixture
+def shown(runs) -> dict[str, str]:
+    write_pair(runs, {"a": 10.0}, {"a": 34.56}, region="enhancing_core", n_fa=15)
+    table = tables.beside_paper(tables.comparison_table(collect(runs)))
+    return {form: tables.format_table(table, form) for form in ("terminal", "markdown", "latex", "csv")}
+
+
+def test_a_table_has_the_same_numbers_in_every_form(shown):
+    for form in ("terminal", "markdown", "latex"):
+        for number in ("60.0", "70.0", "34.6", "+10.0 [", "5 FA + 8 WA", "whole tumour", "55.0, 75.0"):
+            assert number in shown[form], (form, number)
+    for form in ("markdown", "latex"):
+        assert "4 (2)" in shown[form] and "1, 0" in shown[form] and "70.4, 78.3" in shown[form]
+    read = pd.read_csv(io.StringIO(shown["csv"]))
+    assert read["mixed"].tolist() == [70.0, 34.56] and "One fold only" in read["note"][1]
+
+
+def test_in_the_terminal_no_line_is_longer_than_79_characters(shown):
+    assert max(map(len, shown["terminal"].splitlines())) <= 79
+    assert "Columns that did not fit: patients (folds); failed: standard, mixed;" in shown["terminal"]
+    assert "One fold only" in shown["terminal"]
+
+
+def test_markdown_columns_are_aligned_and_latex_is_escaped(shown):
+    lines = [line for line in shown["markdown"].splitlines() if line.startswith("|")]
+    assert len({len(line) for line in lines}) == 1 and len(lines) == 4 and set(lines[1]) == {"|", "-"}
+    assert r"difference [95 \%]" in shown["latex"] and shown["latex"].count(r"\\") == 3
+
+
+def test_any_frame_is_a_table():
+    frame = pd.DataFrame({"x_y": [1.25, math.nan], "y": ["z", "<b>|"], "p_holm": [0.000123, 1.0]})
+    lines = tables.format_table(frame, "markdown").splitlines()
+    assert lines[0] == "| x y | y           | p (Holm) |"
+    assert lines[2:] == ["| 1.2 | z           | 0.00012  |", r"|     | &lt;b&gt;\| | 1        |"]
+    wide = pd.DataFrame({f"column {i}": ["long text " * 5] for i in range(9)})
+    assert max(map(len, tables.format_table(wide).splitlines())) <= 79
 
 
 # Histories and examples
@@ -490,7 +523,7 @@ def test_history_is_read_and_its_columns_checked(tmp_path):
     assert len(read_history(tmp_path)) == 3
 
 
-def test_examples_are_read_and_their_shapes_checked(tmp_path):
+def test_examples_are_read_and_a_damaged_file_is_one_sentence(tmp_path):
     arrays = {
         name: np.zeros((3, 8, 6), kind)
         for name, kind in (("image", "f4"), ("truth", "u1"), ("prediction", "u1"))
@@ -504,9 +537,40 @@ def test_examples_are_read_and_their_shapes_checked(tmp_path):
     (tmp_path / "examples.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="examples.npz: cannot be read"):
         read_examples(tmp_path)
-    np.savez(tmp_path / "examples.npz", **(arrays | {"truth": np.zeros((3, 8, 5), "u1")}))
-    with pytest.raises(DataError, match="do not fit together"):
-        read_examples(tmp_path)
     np.savez(tmp_path / "examples.npz", **(arrays | {"patient": np.array([{}], dtype=object)}))
     with pytest.raises(DataError, match="cannot be read"):  # a pickle inside is not opened
         read_examples(tmp_path)
+
+
+# What was recorded
+
+
+def recorded_tables() -> list[str]:
+    files = (ROOT / "data/results").glob("*.csv")
+    return sorted(path.stem for path in files if "settings_hash,patient,region" in path.read_text()[:200])
+
+
+@pytest.mark.parametrize("name", recorded_tables())
+def test_every_record_of_runs_still_gives_its_printed_table(name):
+    """Those of an experiment file, NAME-COHORT, by variant; the others standard against mixed."""
+    frame = read_recorded(ROOT / f"data/results/{name}.csv")
+    experiment = ROOT / f"scenarios/{name.removesuffix('-' + frame['cohort'].iloc[0])}.yaml"
+    if experiment.exists() and (scenario := read_scenario(experiment)).compare != "supervision":
+        dice = tables.dice_by_variant(frame, scenario.configs())
+        table = tables.variant_table(dice, scenario.against())
+    else:
+        tuning = (frame["cohort"] == "lgg") & (frame["fold"] == 1)
+        table = tables.comparison_table(frame[~tuning])
+    printed = (ROOT / "REPRODUCTION.md").read_text().split(f"results:{name} -->")[1]
+    assert tables.format_table(table, "markdown") in printed
+
+
+def test_the_recorded_run_folders_are_still_read():
+    frame = collect(ROOT / "data/results/runs")
+    table = pd.read_csv(ROOT / "data/results/phantom.csv")
+    same = ["fold", "supervision", "seed", "patient", "settings_hash"]
+    both = frame.merge(table, on=same, suffixes=("", "_recorded"))
+    assert len(both) == len(frame) == len(table)
+    assert both["dice"].to_numpy() == pytest.approx(both["dice_recorded"].to_numpy(), abs=1e-4)
+    for folder in frame["folder"].unique():
+        assert len(read_history(folder)) == 300 and len(read_examples(folder)["z"]) == 3

@@ -36,7 +36,7 @@ from mixsup_lib.datasets.slice_labels import FILE_NAME, read_slice_labels  # noq
 from mixsup_lib.experiments import compare  # noqa: E402
 from mixsup_lib.experiments.experiment import Cell, Scenario, read_scenario  # noqa: E402
 from mixsup_lib.experiments.runs import load_network, read_examples, run  # noqa: E402
-from mixsup_lib.experiments.tables import to_markdown  # noqa: E402
+from mixsup_lib.experiments.tables import format_table  # noqa: E402
 from mixsup_lib.files import DataError, MixsupError  # noqa: E402
 from mixsup_lib.protocol import read_split  # noqa: E402
 from mixsup_lib.slices import prepare  # noqa: E402
@@ -66,11 +66,6 @@ def finished(phantom, tmp_path_factory):
     root = tmp_path_factory.mktemp("run")
     where = {"cohort": phantom, "out": root / "runs", "stores": root / "stores"}
     return run(make_config(**where, n_fa=3, iterations=2, batch_norm_batches=2, progress=False, device="cpu"))
-
-
-def older(finished: Path, tmp_path: Path) -> Path:
-    """A copy without checksums, which would stop a changed file before it is read."""
-    return shutil.copytree(finished, tmp_path / finished.name, ignore=shutil.ignore_patterns("SHA256SUMS"))
 
 
 # Files
@@ -121,7 +116,7 @@ def test_object_arrays_in_a_store_and_in_example_slices_are_refused(finished, tm
     np.testing.assert_array_equal(
         prepare(tmp_path / "cohort", tmp_path / "store", progress=False).images, before
     )
-    copy = older(finished, tmp_path)
+    copy = shutil.copytree(finished, tmp_path / finished.name)
     sound = read_examples(copy)
     for name in sound:
         np.savez(copy / "examples.npz", **{**sound, name: evil[: len(sound[name])]})
@@ -130,7 +125,7 @@ def test_object_arrays_in_a_store_and_in_example_slices_are_refused(finished, tm
 
 
 def test_weights_are_never_unpickled(finished, tmp_path, marker):
-    copy = older(finished, tmp_path)
+    copy = shutil.copytree(finished, tmp_path / finished.name)
     for write in (
         lambda path: torch.save(Evil(marker), path),
         lambda path: path.write_bytes(pickle.dumps(Evil(marker))),
@@ -254,7 +249,7 @@ def test_a_hostile_folder_name_goes_through_the_grid_as_a_name(tmp_path):
 def test_names_in_a_table_are_no_html():
     import pandas as pd
 
-    text = to_markdown(pd.DataFrame({"cohort": ["<script>x</script>|y"], "n": [1]}))
+    text = format_table(pd.DataFrame({"folder": ["<script>x</script>|y"], "n": [1]}), "markdown")
     assert "<script>" not in text and "&lt;script&gt;" in text and r"\|y" in text
 
 

@@ -11,7 +11,8 @@ from mixsup_lib.experiments.style import alt_text
 from mixsup_lib.experiments.tables import (
     dice_by_variant,
     difference_in_words,
-    readable_variants,
+    format_table,
+    readable,
     runs_of,
     variant_table,
 )
@@ -87,7 +88,7 @@ def test_the_interval_is_that_of_the_paired_comparison():
     change = (dice["mixed"] - dice["pass through"]).rename("difference").reset_index()
     row = variant_table(dice, AGAINST).iloc[2]
     found = paired_difference(change)
-    assert (row["difference"], row["low"], row["high"]) == (found.mean, found.low, found.high)
+    assert (row["difference"], row["low"], row["high"]) == (found.difference, found.low, found.high)
 
 
 def test_only_folds_and_seeds_that_all_variants_have_count():
@@ -122,9 +123,10 @@ def test_what_cannot_be_compared_is_refused():
 def test_the_table_and_the_picture_say_the_same():
     dice = dice_by_variant(FRAME, CONFIGS)
     table = variant_table(dice, AGAINST)
-    text = readable_variants(table)
+    text = readable(table)
     assert text["difference [95 %]"].tolist() == ["", "+5.0 [+5.0, +5.0]", "+5.0 [+5.0, +5.0]"]
     assert text["Dice (folds)"][0] == "61.5 (51.5 to 71.5)"
+    assert max(map(len, format_table(table).splitlines())) <= 79
     figure = variant_ladder(dice, table, title="phantom")
     assert "mixed: 71.5 (+5.0, +5.0 to +5.0)" in alt_text(figure)
     figure.savefig("/dev/null", format="png")

@@ -19,7 +19,7 @@ from record import record
 from mixsup_lib.datasets import find_cohort
 from mixsup_lib.evaluation import evaluate
 from mixsup_lib.experiments.runs import load_network, load_run, open_store
-from mixsup_lib.experiments.tables import to_markdown
+from mixsup_lib.experiments.tables import format_table
 from mixsup_lib.protocol import Split
 from mixsup_lib.training import set_up
 
@@ -52,7 +52,7 @@ def main() -> None:
     table = pd.DataFrame([running_average_dice(folder) for folder in parser.parse_args().runs])
     TABLE.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(TABLE, index=False, float_format="%.2f")
-    record("batch-norm", to_markdown(table.round(1)))
+    record("batch-norm", format_table(table, "markdown"))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import yaml
 from record import record
 
 from mixsup_lib.experiments.runs import load_run
-from mixsup_lib.experiments.tables import to_markdown
+from mixsup_lib.experiments.tables import format_table
 from mixsup_lib.phantom import make_phantom
 from mixsup_lib.phantom.settings import PhantomSettings
 
@@ -91,8 +91,8 @@ def write_table() -> pd.DataFrame:
     TABLE.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(TABLE, index=False, float_format="%.2f")
     by_scenario = table.groupby(["phantom", "settings", "iterations", "n_fa"], sort=False)["mean_dice"]
-    means = by_scenario.agg(mean="mean", lowest="min", highest="max", folds="count").round(1).reset_index()
-    record("calibration", to_markdown(means))
+    means = by_scenario.agg(mean="mean", lowest="min", highest="max", folds="count").reset_index()
+    record("calibration", format_table(means, "markdown"))
     return table
 
 

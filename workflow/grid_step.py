@@ -19,7 +19,6 @@ from mixsup_lib.experiments.runs import open_store, store_folder
 from mixsup_lib.experiments.tables import (
     dice_by_variant,
     paper_tables,
-    readable_variants,
     variant_table,
     write_tables,
 )
@@ -41,13 +40,11 @@ def make_table(plan: Plan) -> str:
     frame = runs.collect([cell.folder for cell in finished])
     if plan.scenario.compare == "supervision":
         table = tables.beside_paper(tables.comparison_table(frame))
-        text = tables.to_markdown(table)
         write_tables(paper_tables(frame), plan.table.parent / "tables")
     else:
         table = variant_table(dice_by_variant(frame, plan.scenario.configs()), plan.scenario.against())
-        text = tables.to_markdown(readable_variants(table))
     of = f"{len(finished)} of {len(plan.cells)} runs have finished."
-    text = f"{tables.caption(frame['cohort'].iloc[0])}; {of}\n\n{text}\n"
+    text = f"{tables.caption(frame['cohort'].iloc[0])}; {of}\n\n{tables.format_table(table, 'markdown')}\n"
     write_text(plan.table.with_suffix(".md"), text)
     with atomic_path(plan.table) as temporary:
         table.to_csv(temporary, index=False)

@@ -32,7 +32,6 @@ TRAINING = {"iterations": 30, "batch_norm_batches": 3, "checkpoint_seconds": 1e-
 
 DEPENDS_ON_TIME = {
     "provenance.json",
-    "SHA256SUMS",
     "checkpoint.pt",
     "examples.npz",
     "config.json",

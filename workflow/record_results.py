@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from record import record
 
 from mixsup_lib.experiments import pictures, runs, statistics, style
-from mixsup_lib.experiments.tables import caption, comparison_table, paper_tables, to_markdown
+from mixsup_lib.experiments.tables import caption, comparison_table, format_table, paper_tables
 from mixsup_lib.files import atomic_path
 
 RESULTS, PICTURES = Path("data/results"), Path("docs")
@@ -52,18 +52,18 @@ def tables(frame: pd.DataFrame, reported: pd.DataFrame, tuning_fold: int | None)
     keys = ["fold"] if len(pairs.groupby(["task", "region"])) == 1 else ["task", "region", "fold"]
     means = pairs.groupby(keys, sort=False)[["standard", "mixed"]].mean()
     means["difference"] = means["mixed"] - means["standard"]
-    by_fold = means.round(1).reset_index().astype({"fold": str})
+    by_fold = means.reset_index().astype({"fold": str})
     if tuning_fold is not None:
         by_fold.loc[by_fold["fold"] == str(tuning_fold), "fold"] += " (tuning, not in the table above)"
-    overall = to_markdown(comparison_table(reported))
-    return f"{overall}\n\n{to_markdown(by_fold)}"
+    overall = format_table(comparison_table(reported), "markdown")
+    return f"{overall}\n\n{format_table(by_fold, 'markdown')}"
 
 
 def papers_tables(frame: pd.DataFrame) -> str:
     """The comparison of every scenario, then the paper's tables with ours beside them, in Markdown."""
-    overall = to_markdown(comparison_table(frame))
+    overall = format_table(comparison_table(frame), "markdown")
     tables = paper_tables(frame)
-    parts = [f"*{HEADINGS[name]}*\n\n{to_markdown(tables[name])}" for name in HEADINGS]
+    parts = [f"*{HEADINGS[name]}*\n\n{format_table(tables[name], 'markdown')}" for name in HEADINGS]
     return "\n\n".join([overall, *parts])
 
 

@@ -21,7 +21,7 @@ from record import record
 from mixsup_lib.experiments import pictures, style, tables
 from mixsup_lib.experiments.experiment import Scenario, read_scenario
 from mixsup_lib.experiments.runs import collect
-from mixsup_lib.experiments.tables import dice_by_variant, readable_variants, runs_of, variant_table
+from mixsup_lib.experiments.tables import dice_by_variant, format_table, runs_of, variant_table
 from mixsup_lib.files import DataError, MixsupError, SettingError, atomic_path
 
 RESULTS, PICTURES = Path("data/results"), Path("docs")
@@ -68,7 +68,7 @@ def write(scenario: Scenario, name: str, frame: pd.DataFrame) -> None:
     with atomic_path(PICTURES / f"{name}.png") as temporary:
         figure.savefig(temporary, dpi=110, bbox_inches="tight")
     print(style.alt_text(figure))
-    record(name, f"{caption}\n\n{tables.to_markdown(readable_variants(table))}")
+    record(name, f"{caption}\n\n{format_table(table, 'markdown')}")
 
 
 def main() -> None:

@@ -202,7 +202,7 @@ def compare(
     print("4/4  Report", flush=True)
     report = _report([cell.folder for cell in cells], Path(out), configs[0].cohort_name)
     table = tables.comparison_table(runs.collect([cell.folder for cell in cells]))
-    print(f"\n{tables.caption(configs[0].cohort_name)}\n\n{tables.to_markdown(table)}\n")
+    print(f"\n{tables.caption(configs[0].cohort_name)}\n\n{tables.format_table(table)}\n")
     print(f"Report: {report}   ({(time.monotonic() - started) / 60:.1f} min)", flush=True)
     return report
 

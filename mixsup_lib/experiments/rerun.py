@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from mixsup_lib.config import RunConfig, make_config
+from mixsup_lib.config import make_config
 from mixsup_lib.datasets import find_cohort
 from mixsup_lib.experiments.provenance import labels_fingerprint
 from mixsup_lib.experiments.runs import (
@@ -41,69 +40,20 @@ MACHINE = (
 """Entries of provenance.json that may explain a difference. An entry that an older record lacks explains nothing."""
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A run beside its repetition.
-
-    folder: the repetition. weights, per_patient, metrics: is each bit-identical. data, machine: what differs in the
-    provenance, in words. table: per region the mean Dice recorded and repeated, and the largest difference of one
-    patient.
-    """
-
-    folder: Path
-    weights: bool
-    per_patient: bool
-    metrics: bool
-    data: tuple[str, ...]
-    machine: tuple[str, ...]
-    table: pd.DataFrame
-
-    @property
-    def identical(self) -> bool:
-        """Is everything equal bit for bit?"""
-        return self.weights and self.per_patient and self.metrics
-
-    @property
-    def largest(self) -> float:
-        """Largest difference of a region's mean Dice, points."""
-        return float((self.table["recorded"] - self.table["repeated"]).abs().fillna(0.0).max())
-
-    @property
-    def agrees(self) -> bool:
-        """Bit-identical; or of the same data, with another machine or version, and within `TOLERANCE`."""
-        return self.identical or (not self.data and bool(self.machine) and self.largest <= TOLERANCE)
-
-    def verdict(self) -> str:
-        """One sentence."""
-        if self.identical:
-            return "bit-identical: weights, per_patient.csv and metrics"
-        parts = {"weights": self.weights, "per_patient.csv": self.per_patient, "metrics": self.metrics}
-        what = f"{', '.join(name for name, same in parts.items() if not same)} differ"
-        if self.data:
-            return f"{what}, and so do the data: this is not the same experiment"
-        if not self.machine:
-            return f"{what}, and nothing in provenance.json explains it: expected bit-identical results"
-        within = "within" if self.largest <= TOLERANCE else "beyond"
-        return (
-            f"{what}; mean Dice by up to {self.largest:.2f} points, {within} the tolerance of {TOLERANCE:g} points for "
-            "another machine or version"
-        )
-
-
 def rerun(
-    run_folder_: str | Path,
+    recorded: str | Path,
     out: str | Path | None = None,
     *,
     cohort: str | Path | None = None,
     say: Callable[[str], None] = print,
 ) -> Comparison:
-    """Run the settings of a finished run again, in another place, and compare.
+    """Run the settings of the finished run in `recorded` again, in another place, and compare.
 
     Computes on the kind of device and in the precision that provenance.json records. Data that differ are said before
     the training starts. The run itself is never touched; an interrupted repetition continues.
 
     Args:
-        run_folder_: the finished run.
+        recorded: folder of the finished run.
         out: receives the repetition (None: the recorded `out` with "-rerun" behind its name).
         cohort: where the cohort lies now (None: where it lay).
         say: gets the lines that are said before the training.
@@ -112,10 +62,17 @@ def rerun(
         DataError: the record cannot be read, the cohort is not there, or the repetition is there already.
         SettingError: `out` is where the run itself lies.
     """
-    folder = Path(run_folder_)
+    folder = Path(recorded)
     config, metrics = load_run(folder)
     record = read_provenance(folder)
-    config = _repeated(config, record, out, cohort)
+    place = Path(out) if out else config.out.with_name(f"{config.out.name}-rerun")
+    changes: dict[str, Any] = {"out": place, "cohort": Path(cohort) if cohort else config.cohort}
+    changes["stores"] = config.stores if config.stores.exists() else place / "stores"
+    changes["device"] = "cpu" if record["device"] == "cpu" else "auto"
+    used = record.get("precision", config.precision)
+    if choose_precision(config.precision, choose_device(changes["device"])) != used:
+        changes["precision"] = used
+    config = make_config(**{**config.settings(), **changes})
     if not config.cohort.exists():
         raise DataError(
             f"{config.cohort}: the cohort of {folder} is not there; name its folder with --cohort."
@@ -133,24 +90,45 @@ def rerun(
     now = {"data_fingerprint": store.fingerprint(), "labels_fingerprint": labels_fingerprint(store, split)}
     for line in differences(record, now, DATA):
         say(f"the data differ from those of the run: {line}")
-    recorded = {name: sorted(patients) for name, patients in metrics.split.items()}
-    if recorded != {name: sorted(getattr(split, name)) for name in recorded}:
+    if any(sorted(patients) != sorted(getattr(split, name)) for name, patients in metrics.split.items()):
         say("the cohort gives another split than the run had: other patients are annotated, weak or tested")
     return compare_runs(folder, run(config))
 
 
-def _repeated(
-    config: RunConfig, record: dict, out: str | Path | None, cohort: str | Path | None
-) -> RunConfig:
-    """The settings of a run with the place, device and precision of its repetition."""
-    changes: dict[str, Any] = {"out": Path(out) if out else config.out.with_name(f"{config.out.name}-rerun")}
-    changes["cohort"] = Path(cohort) if cohort else config.cohort
-    changes["stores"] = config.stores if config.stores.exists() else changes["out"] / "stores"
-    changes["device"] = "cpu" if record.get("device") == "cpu" else "auto"
-    used = record.get("precision", config.precision)
-    if choose_precision(config.precision, choose_device(changes["device"])) != used:
-        changes["precision"] = used
-    return make_config(**{**config.settings(), **changes})
+class Comparison(NamedTuple):
+    """A run beside its repetition.
+
+    folder: the repetition. differ: which of weights, per_patient.csv and metrics are not bit-identical. data, machine:
+    what differs in the provenance, in words. table: per region the mean Dice recorded and repeated, and the largest
+    difference of one patient. largest: largest difference of a region's mean Dice, points.
+    """
+
+    folder: Path
+    differ: tuple[str, ...]
+    data: tuple[str, ...]
+    machine: tuple[str, ...]
+    table: pd.DataFrame
+    largest: float
+
+    @property
+    def agrees(self) -> bool:
+        """Bit-identical; or of the same data, with another machine or version, and within `TOLERANCE`."""
+        return not self.differ or (not self.data and bool(self.machine) and self.largest <= TOLERANCE)
+
+    def verdict(self) -> str:
+        """One sentence."""
+        if not self.differ:
+            return "bit-identical: weights, per_patient.csv and metrics"
+        what = f"{', '.join(self.differ)} differ"
+        if self.data:
+            return f"{what}, and so do the data: this is not the same experiment"
+        if not self.machine:
+            return f"{what}, and nothing in provenance.json explains it: expected bit-identical results"
+        within = "within" if self.largest <= TOLERANCE else "beyond"
+        return (
+            f"{what}; mean Dice by up to {self.largest:.2f} points, {within} the tolerance of {TOLERANCE:g} points for "
+            "another machine or version"
+        )
 
 
 def compare_runs(first: str | Path, second: str | Path) -> Comparison:
@@ -160,41 +138,37 @@ def compare_runs(first: str | Path, second: str | Path) -> Comparison:
     metrics = [load_run(folder)[1] for folder in folders]
     records = [read_provenance(folder) for folder in folders]
     results = [metric.model_dump(exclude={"config"}) for metric in metrics]
+    same = {
+        "weights": one.keys() == other.keys() and all(one[name].equal(other[name]) for name in one),
+        "per_patient.csv": len({(folder / "per_patient.csv").read_bytes() for folder in folders}) == 1,
+        "metrics": results[0] == results[1],
+    }
+    means = pd.DataFrame({"recorded": metrics[0].mean_dice, "repeated": metrics[1].mean_dice}, dtype=float)
+    apart = (means["recorded"] - means["repeated"]).abs()
+    apart[means.isna().sum(axis=1) == 1] = math.inf  # scored on one side alone: nothing to tolerate
+    patients = [pd.read_csv(f / "per_patient.csv").set_index(["region", "patient"])["dice"] for f in folders]
+    means["largest of a patient"] = (patients[0] - patients[1]).abs().groupby("region").max()
     return Comparison(
         folder=folders[1],
-        weights=one.keys() == other.keys() and all(one[name].equal(other[name]) for name in one),
-        per_patient=len({(folder / "per_patient.csv").read_bytes() for folder in folders}) == 1,
-        metrics=results[0] == results[1],
+        differ=tuple(name for name, equal in same.items() if not equal),
         data=tuple(differences(*records, DATA)),
         machine=tuple(differences(*records, MACHINE)),
-        table=_dice_table(folders, [metric.mean_dice for metric in metrics]),
+        table=means.rename_axis("region").reset_index(),
+        largest=float(apart.fillna(0.0).max()),
     )
 
 
-def differences(first: dict, second: dict, names: tuple[str, ...]) -> list[str]:
+def differences(first: Mapping, second: Mapping, names: tuple[str, ...]) -> list[str]:
     """What differs between two records, such as "cpu: A, now B"; code with uncommitted changes may always differ."""
     found = []
     for name in names:
         old, new = first.get(name), second.get(name)
         if old is None or new is None:
             continue
-        if isinstance(old, dict) and isinstance(new, dict):
+        if isinstance(old, dict):
             found += [f"{name}: {line}" for line in differences(old, new, tuple(old.keys() & new.keys()))]
         elif old != new:
             found.append(f"{name}: {old}, now {new}")
         elif name == "commit" and str(old).endswith("-dirty"):
             found.append(f"commit: {old}, both with uncommitted changes")
     return found
-
-
-def _dice_table(folders: list[Path], means: list[dict[str, float | None]]) -> pd.DataFrame:
-    """Per region: mean Dice recorded and repeated (per cent) and the largest difference of one patient."""
-    tables = [pd.read_csv(f / "per_patient.csv").set_index(["region", "patient"])["dice"] for f in folders]
-    apart = (tables[0] - tables[1]).abs().groupby("region").max()
-    rows = []
-    for region, recorded in means[0].items():
-        pair = [recorded, means[1].get(region)]
-        if (pair[0] is None) != (pair[1] is None):
-            pair = [value if value is not None else math.inf for value in pair]  # nothing to tolerate
-        rows.append((region, *(math.nan if value is None else value for value in pair), apart.get(region)))
-    return pd.DataFrame(rows, columns=["region", "recorded", "repeated", "largest of a patient"])

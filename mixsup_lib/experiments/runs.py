@@ -1,24 +1,23 @@
-"""What a finished run is good for: segment a patient with it."""
+"""One run, one folder: start it, resume it, finish it, read it back, and segment a patient with it."""
 
 from __future__ import annotations
 
 import io
-import math
 import os
 import re
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from tokenize import TokenError
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as weights_as_bytes
@@ -32,23 +31,17 @@ from mixsup_lib.evaluation import (
     label_volume,
     save_nifti,
     score_slices,
-    task_regions,
 )
 from mixsup_lib.experiments.provenance import provenance
 from mixsup_lib.files import (
     DataError,
     SettingError,
-    check_sums,
-    read_json,
     remove_leftovers,
-    shown,
     write_bytes,
     write_json,
-    write_sums,
     write_text,
 )
 from mixsup_lib.model import MixedSupervisionUNet
-from mixsup_lib.paper import TASKS
 from mixsup_lib.protocol import Split, make_split, read_split
 from mixsup_lib.sampling import BatchSampler, WeakLabels, feed_batches, select_training_slices
 from mixsup_lib.slices import SliceStore, patient_slices, prepare
@@ -63,52 +56,10 @@ from mixsup_lib.training import (
     set_up,
 )
 
-WEIGHTS = "weights.safetensors"
+RUN_COLUMNS = ("cohort", "preset", "task", "n_fa", "n_wa", "fold", "supervision", "seed")
+"""Settings that tell the runs of a table apart."""
 
-
-def load_weights(folder: str | Path) -> dict[str, torch.Tensor]:
-    """weights.safetensors of a finished run; raises `DataError` if it is damaged or missing."""
-    path = Path(folder) / WEIGHTS
-    check_sums(folder, path.name)
-    try:
-        return load_file(path)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path}: cannot be read as weights ({reason}); run it again.") from None
-
-
-def check_shapes(
-    folder: str | Path, weights: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
-) -> None:
-    """Raise `DataError` unless the weights of a run have the names, shapes and types of its network's."""
-    found, wanted = (
-        {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
-        for tensors in (weights, expected)
-    )
-    if found != wanted:
-        raise DataError(
-            f"{Path(folder) / WEIGHTS}: holds other layers than the network that metrics.json describes; run it again."
-        )
-
-
-class RunProgress:
-    """Keeps progress.json (iteration, of how many, loss) up to date, once every two seconds; then calls `also`."""
-
-    def __init__(self, path: Path, iterations: int, also: Callable[[int, float], None] | None) -> None:
-        self.path, self.iterations, self.also, self.written_at = path, iterations, also, 0.0
-
-    def __call__(self, iteration: int, loss: float) -> None:
-        if time.monotonic() - self.written_at > 2:
-            write_json(self.path, {"iteration": iteration, "iterations": self.iterations, "loss": loss})
-            self.written_at = time.monotonic()
-        if self.also:
-            self.also(iteration, loss)
-
-
-RECORDS = tuple(
-    "config.json history.csv weights.safetensors per_patient.csv examples.npz provenance.json metrics.json".split()
-)
-"""Files of a finished run that are never written again; SHA256SUMS lists their checksums."""
+_NAME = re.compile(r"seed(?P<seed>\d+)-(?P<hash>\w+)")
 
 
 class RunMetrics(BaseModel):
@@ -117,10 +68,21 @@ class RunMetrics(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     config: dict[str, Any]
-    split: dict[str, list[str]]
+    split: Annotated[dict[Literal["fully_annotated", "weak", "test"], list[str]], Field(min_length=3)]
     mean_dice: dict[str, float | None]
     median_dice: dict[str, float | None]
     n_test: dict[str, int]
+
+
+class RunOrigin(BaseModel):
+    """What a table needs of provenance.json; older records lack some of its other entries."""
+
+    model_config = ConfigDict(extra="allow")
+
+    commit: str | None
+    data_fingerprint: str
+    device: str
+    wall_seconds: float
 
 
 def run_folder(config: RunConfig, split: Split) -> Path:
@@ -215,7 +177,7 @@ def _run_in(partial: Path, config: RunConfig, cohort: Cohort, split: Split, repo
     write_json(partial / "config.json", config.settings())
     trainer = make_trainer(config, store, split, device, precision)
     trainer.checkpoint = partial / "checkpoint.pt"
-    trainer.report = RunProgress(partial / "progress.json", config.iterations, report)
+    trainer.report = _progress(partial / "progress.json", config.iterations, report)
     resumed = trainer.checkpoint.exists()
     try:
         history = trainer.run()
@@ -233,9 +195,25 @@ def _run_in(partial: Path, config: RunConfig, cohort: Cohort, split: Split, repo
     computed = {"feed": trainer.sampler.feed, "compiled": trainer.forward is not trainer.network}
     write_json(partial / "provenance.json", origin | computed)
     write_json(partial / "metrics.json", summarise(config, split, per_patient).model_dump())
-    write_sums(partial, RECORDS)
     for name in ("progress.json", FILE_NAME):
         (partial / name).unlink(missing_ok=True)
+
+
+def _progress(
+    path: Path, iterations: int, also: Callable[[int, float], None] | None
+) -> Callable[[int, float], None]:
+    """Keeps progress.json (iteration, of how many, loss) up to date, once every two seconds; then calls `also`."""
+    written_at = 0.0
+
+    def report(iteration: int, loss: float) -> None:
+        nonlocal written_at
+        if time.monotonic() - written_at > 2:
+            write_json(path, {"iteration": iteration, "iterations": iterations, "loss": loss})
+            written_at = time.monotonic()
+        if also:
+            also(iteration, loss)
+
+    return report
 
 
 def make_trainer(
@@ -281,43 +259,69 @@ def summarise(config: RunConfig, split: Split, per_patient: pd.DataFrame) -> Run
 def load_run(folder: str | Path) -> tuple[RunConfig, RunMetrics]:
     """Settings and metrics of a finished run; raises `DataError` if the folder is not one."""
     path = Path(folder) / "metrics.json"
-    check_sums(folder, path.name)
-    try:
-        metrics = RunMetrics.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(
-            f"{path}: not the record of a finished run ({reason}); start the run again."
-        ) from None
+    metrics = _read_record(path, RunMetrics)
     try:
         return make_config(**metrics.config), metrics
     except SettingError as error:
         raise DataError(f"{path}: records settings that no run has: {error}") from None
 
 
+def load_weights(folder: str | Path) -> dict[str, torch.Tensor]:
+    """weights.safetensors of a finished run; raises `DataError` if it is damaged or missing."""
+    path = Path(folder) / "weights.safetensors"
+    try:
+        return load_file(path)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise DataError(f"{path}: cannot be read as weights ({_reason(error)}); run it again.") from None
+
+
 def load_network(folder: str | Path, in_channels: int, slice_shape: tuple[int, int]) -> MixedSupervisionUNet:
-    """The trained network of a finished run."""
+    """The trained network of a finished run, for slices of `in_channels` sequences and shape (H, W)."""
     config, _ = load_run(folder)
-    weights = load_weights(folder)
-    with torch.device("meta"):  # without memory: a damaged record may ask for any width
-        expected = build_network(config, in_channels, slice_shape).state_dict()
-    check_shapes(folder, weights, expected)
     network = build_network(config, in_channels, slice_shape)
-    network.load_state_dict(weights)
+    try:
+        network.load_state_dict(load_weights(folder))
+    except RuntimeError:  # torch's own sentence has a line per layer
+        raise DataError(
+            f"{Path(folder) / 'weights.safetensors'}: holds other layers than the network that metrics.json describes; "
+            "run it again."
+        ) from None
     return network.eval()
 
 
-REQUIRED = ("metrics.json", "per_patient.csv", "provenance.json")
-"""Files a finished run folder must hold to enter a table."""
+def read_history(folder: str | Path) -> pd.DataFrame:
+    """history.csv of a run: iteration, loss, segmentation_loss, classification_loss, learning_rate."""
+    return _read_table(Path(folder) / "history.csv", HISTORY_COLUMNS)
 
-_NAME = re.compile(r"seed(?P<seed>\d+)-(?P<hash>\w+)")
-_SETTINGS = {
-    "cohort": str, "preset": str, "task": str, "n_fa": int, "n_wa": (int, type(None)), "fold": int,
-    "supervision": str, "seed": int,
-}  # fmt: skip
-"""Setting that a table needs -> its type."""
 
-_PROVENANCE = ("commit", "data_fingerprint", "device", "wall_seconds")
+def read_provenance(folder: str | Path) -> dict[str, Any]:
+    """provenance.json of a run; older records lack some entries. Raises `DataError` where it cannot be read."""
+    return _read_record(Path(folder) / "provenance.json", RunOrigin).model_dump()
+
+
+def read_examples(folder: str | Path) -> dict[str, np.ndarray]:
+    """examples.npz of a run: its best, median and worst test patient (N = 3), in the slice with most tumour.
+
+    `image` (N, H, W) float32, `truth` and `prediction` (N, H, W) uint8, `patient` (N,) str, `z` (N,) int.
+    Rows run to the patient's back, columns to the patient's left.
+    """
+    path = Path(folder) / "examples.npz"
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in ("image", "truth", "prediction", "patient", "z")}
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"{path}: cannot be read as example slices ({_reason(error)}); run it again."
+        ) from None
+
+
+def read_recorded(path: str | Path) -> pd.DataFrame:
+    """A recorded table of runs, as data/results holds them: the columns of `collect`, `folder` naming the file.
+
+    Raises `DataError` for a file that is no such table.
+    """
+    columns = (*RUN_COLUMNS, "settings_hash", *PER_PATIENT_COLUMNS, *RunOrigin.model_fields)
+    return _read_table(Path(path), columns).assign(folder=str(path))
 
 
 def collect(folders: str | Path | Iterable[str | Path]) -> pd.DataFrame:
@@ -346,36 +350,6 @@ def collect(folders: str | Path | Iterable[str | Path]) -> pd.DataFrame:
     return frame.drop(columns="n_weak")
 
 
-def read_recorded(path: str | Path) -> pd.DataFrame:
-    """A recorded table of runs, as data/results holds them: the columns of `collect`, `folder` naming the file.
-
-    Raises DataError for a file that is no such table.
-    """
-    path = Path(path)
-    frame = _read_csv(path)
-    needed = (*_SETTINGS, "settings_hash", *PER_PATIENT_COLUMNS, *_PROVENANCE)
-    if missing := [name for name in needed if name not in frame.columns]:
-        raise DataError(f"{path}: column {missing[0]!r} is missing; this is no record of runs.")
-    return frame.assign(folder=str(path))
-
-
-def read_history(folder: str | Path) -> pd.DataFrame:
-    """history.csv of a run: iteration, loss, segmentation_loss, classification_loss, learning_rate."""
-    path = Path(folder) / "history.csv"
-    check_sums(folder, path.name)
-    frame = _read_csv(path)
-    needed = ("iteration", "loss", "segmentation_loss", "classification_loss", "learning_rate")
-    if missing := [name for name in needed if name not in frame.columns]:
-        raise DataError(f"{path}: column {missing[0]!r} is missing; run it again, or restore the file.")
-    _check_numbers(path, frame, needed)
-    return frame
-
-
-def read_provenance(folder: str | Path) -> dict:
-    """provenance.json of a run; older records lack some entries. Raises DataError where it cannot be read."""
-    return _read_json(Path(folder) / "provenance.json")
-
-
 def _run_folders(root: Path) -> Iterator[Path]:
     """Folders of finished runs below `root`, itself included; nothing inside a run folder is looked at."""
     for place, inside, files in os.walk(root):
@@ -390,167 +364,59 @@ def _run_folders(root: Path) -> Iterator[Path]:
 
 
 def _read_run(folder: Path) -> pd.DataFrame:
-    for name in REQUIRED:
-        if not (folder / name).is_file():
-            raise DataError(
-                f"{folder / name}: missing, so this run is incomplete; delete the folder and run again."
-            )
+    """The rows of one run in the table of `collect`."""
+    config, metrics = load_run(folder)
     name = _NAME.fullmatch(folder.resolve().name)
-    if not name:
+    if not name or int(name["seed"]) != config.seed:
         raise DataError(
-            f"{folder}: a run folder is called seed<number>-<hash of the settings>; give it its name back."
+            f"{folder}: holds the run of seed {config.seed}, and its folder is called seed{config.seed}-<hash of the "
+            "settings>; give it its name back."
         )
-    check_sums(folder, *REQUIRED)
-    path = folder / "metrics.json"
-    record = _read_json(path)
-    config, split = record.get("config", {}), record.get("split", {})
-    if not isinstance(config, dict) or not isinstance(split, dict):
+    table = _read_table(folder / "per_patient.csv", PER_PATIENT_COLUMNS)
+    expected = Counter((patient, region) for patient in metrics.split["test"] for region in config.regions)
+    found = Counter(zip(table["patient"], table["region"], strict=True))
+    if found != expected:
+        odd = next(iter((found - expected) + (expected - found)))
         raise DataError(
-            f"{path}: its config or split is no object; this is not the record of a run, run it again."
+            f"{folder / 'per_patient.csv'}: {len(table)} rows where {expected.total()} test patients and regions were "
+            f"expected, the first that does not fit is {odd}; restore the file, or run again."
         )
-    missing = [key for key in _SETTINGS if key not in config]
-    missing += [key for key in ("weak", "test") if key not in split]
-    if missing:
-        raise DataError(
-            f"{path}: {missing[0]!r} is missing; this is not the record of a finished run, run it again."
-        )
-    for key, kinds in _SETTINGS.items():
-        if not isinstance(config[key], kinds) or isinstance(config[key], bool):
-            raise DataError(f"{path}: {key!r} is {shown(config[key])}, which no run has; run it again.")
-    for key in ("weak", "test"):
-        if not isinstance(split[key], list) or not all(isinstance(patient, str) for patient in split[key]):
-            raise DataError(
-                f"{path}: {key!r} is {shown(split[key])}, expected a list of patients; run it again."
-            )
-    if config["task"] not in TASKS:
-        raise DataError(
-            f"{path}: 'task' is {shown(config['task'])}, expected one of {', '.join(TASKS)}; run it again."
-        )
-    if config["seed"] != int(name["seed"]) or config["supervision"] not in ("standard", "mixed"):
-        found = f"seed {config['seed']}, supervision {shown(config['supervision'])}"
-        raise DataError(
-            f"{path}: records {found}, which does not belong into {folder.name}; restore the folder."
-        )
-    provenance = _read_json(folder / "provenance.json")
-    table = _read_per_patient(folder / "per_patient.csv", config["task"], split["test"])
-    before = {**{key: config[key] for key in _SETTINGS}, "settings_hash": name["hash"]}
-    before["cohort"] = Path(config["cohort"]).name
-    before["n_wa"] = np.nan if config["n_wa"] is None else config["n_wa"]
-    if missing := [key for key in _PROVENANCE if key not in provenance]:
-        raise DataError(
-            f"{folder / 'provenance.json'}: {missing[0]!r} is missing, so where this run comes from is unknown; "
-            "run it again."
-        )
-    after = {key: provenance[key] for key in _PROVENANCE}
+    before = {**{key: getattr(config, key) for key in RUN_COLUMNS}, "settings_hash": name["hash"]}
+    before |= {"cohort": config.cohort_name, "n_wa": np.nan if config.n_wa is None else config.n_wa}
+    origin = read_provenance(folder)
+    after = {key: origin[key] for key in RunOrigin.model_fields}
+    after |= {"folder": str(folder), "n_weak": len(metrics.split["weak"])}
     columns = {**before, **{key: table[key] for key in PER_PATIENT_COLUMNS}, **after}
-    return pd.DataFrame({**columns, "folder": str(folder), "n_weak": len(split["weak"])}, index=table.index)
+    return pd.DataFrame(columns, index=table.index)
 
 
-def _read_per_patient(path: Path, task: str, test: list[str]) -> pd.DataFrame:
-    """per_patient.csv, checked against the run's test patients and the regions of its task."""
-    table = _read_csv(path)
-    if missing := [name for name in PER_PATIENT_COLUMNS if name not in table.columns]:
+def _read_record(path: Path, schema: type[BaseModel]) -> Any:
+    """A JSON file of a run by its schema; raises `DataError` where it is missing, cut or another file."""
+    try:
+        return schema.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = _reason(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            reason = ": ".join([*map(str, first["loc"]), first["msg"]])
+        raise DataError(f"{path}: not the record of a finished run ({reason}); run it again.") from None
+
+
+def _read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+    """A CSV file of runs with at least these columns; patients are text, whatever they are called."""
+    kinds = {"patient": str, "region": str, "dice": float, "truth_voxels": int, "predicted_voxels": int}
+    kinds |= dict.fromkeys(HISTORY_COLUMNS[1:], float)
+    try:
+        table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=["", "nan"])
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        raise DataError(f"{path}: cannot be read as a table ({_reason(error)}); run it again.") from None
+    if missing := [name for name in columns if name not in table.columns]:
         raise DataError(f"{path}: column {missing[0]!r} is missing; restore the file, or run again.")
-    _check_numbers(path, table, ("truth_voxels", "dice"))
-    for name in ("patient", "region"):
-        table[name] = table[name].astype(object).fillna("").astype(str)
-    expected = sorted((patient, region) for patient in test for region in task_regions(task))
-    rows = sorted(zip(table["patient"], table["region"], strict=True))
-    if rows != expected:
-        odd = sorted(set(rows) ^ set(expected)) or [row for row in rows if rows.count(row) > 1]
-        raise DataError(
-            f"{path}: {len(rows)} rows where {len(expected)} test patients and regions were expected, the "
-            f"first that does not fit is {odd[0]}; restore the file, or run again."
-        )
-    scored = table["truth_voxels"] > 0
-    wrong = table[(table["dice"].notna() != scored) | (scored & ~table["dice"].between(0, 100))]
-    if not wrong.empty:
-        row = wrong.iloc[0]
-        raise DataError(
-            f"{path}: patient {row['patient']} has Dice {row['dice']} with {row['truth_voxels']} tumour "
-            "voxels; expected 0 to 100, and no value only where there are none: run again."
-        )
     return table
 
 
-def _check_numbers(path: Path, table: pd.DataFrame, columns: Iterable[str]) -> None:
-    for name in columns:
-        if table[name].dtype.kind not in "iuf":
-            wrong = table[name][pd.to_numeric(table[name], errors="coerce").isna()]
-            found = shown(wrong.iloc[0]) if len(wrong) else table[name].dtype
-            raise DataError(
-                f"{path}: column {name!r} holds {found}, expected numbers; restore the file, or run again."
-            )
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path, dtype={"patient": str}, keep_default_na=False, na_values=["", "nan"])
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        raise DataError(
-            f"{path}: cannot be read as a table ({str(error).splitlines()[0]}); run it again."
-        ) from None
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        content = read_json(path)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: cannot be read as JSON ({str(error).splitlines()[0]}); run it again."
-        ) from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: holds a {type(content).__name__}, expected an object; run it again.")
-    return content
-
-
-_ARCHIVE_FAULTS = (EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, TokenError)
-MOST_BYTES = 2**26
-"""Three example slices take far less; an archive can claim, or unpack to, any size."""
-
-
-def read_examples(folder: str | Path) -> dict[str, np.ndarray]:
-    """examples.npz of a run: its best, median and worst test patient (N = 3), in the slice with most tumour.
-
-    `image` (N, H, W) float32, `truth` and `prediction` (N, H, W) uint8, `patient` (N,) str, `z` (N,) int.
-    Rows run to the patient's back, columns to the patient's left.
-    """
-    path = Path(folder) / "examples.npz"
-    check_sums(folder, path.name)
-    try:
-        examples = _read_arrays(path, ("image", "truth", "prediction", "patient", "z"))
-    except (*_ARCHIVE_FAULTS, OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: cannot be read as example slices ({reason}); run it again.") from None
-    shapes = {examples[name].shape for name in ("image", "truth", "prediction")}
-    if (
-        len(shapes) != 1
-        or len({len(array) for array in examples.values()}) != 1
-        or examples["image"].ndim != 3
-    ):
-        raise DataError(f"{path}: its arrays do not fit together, expected (N, H, W) thrice; run it again.")
-    return examples
-
-
-def _read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Arrays of an npz archive that take at most `MOST_BYTES` together, as claimed and as unpacked."""
-    with zipfile.ZipFile(path) as archive:
-        sizes = [archive.getinfo(f"{name}.npy").file_size for name in names]
-        if sum(sizes) > MOST_BYTES:
-            raise ValueError(f"it unpacks to {sum(sizes) / 1e9:.2g} GB")
-        return {name: _read_array(archive.read(f"{name}.npy")) for name in names}
-
-
-def _read_array(content: bytes) -> np.ndarray:
-    stream = io.BytesIO(content)
-    version = np.lib.format.read_magic(stream)
-    if version != (1, 0):
-        raise ValueError(f"npy version {version}")
-    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-    if math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
-        raise ValueError(f"it claims {shape} values of type {dtype}")
-    stream.seek(0)
-    return np.lib.format.read_array(stream, allow_pickle=False)
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def segment_case(run_folder: str | Path, case_folder: str | Path, output: str | Path) -> Path:
@@ -568,22 +434,14 @@ def segment_case(run_folder: str | Path, case_folder: str | Path, output: str | 
     device, precision = set_up(config)
     case = open_patient(case_folder).read_images()
     slices, frame = patient_slices(case, config.pixel_mm, config.window)
-    trained_on = _input_channels(Path(run_folder))
-    if slices.shape[1] != trained_on:
+    first_layer = load_weights(run_folder).get("unet.encoder.0.0.0.weight")
+    if first_layer is not None and first_layer.shape[1] != slices.shape[1]:
         raise DataError(
             f"{case_folder}: has {slices.shape[1]} sequences ({', '.join(case.sequences)}), but the run was trained on "
-            f"{trained_on}; use a run of the same sequences."
+            f"{first_layer.shape[1]}; use a run of the same sequences."
         )
-    network = load_network(run_folder, trained_on, slices.shape[2:]).to(device)
+    network = load_network(run_folder, slices.shape[1], slices.shape[2:]).to(device)
     probabilities, _ = score_slices(network, slices, device=device, precision=precision)
     labels = label_volume(probabilities, frame)
     save_nifti(output, labels, case, multiclass=config.task == "multiclass")
     return Path(output)
-
-
-def _input_channels(run_folder: Path) -> int:
-    """Number of sequences of the trained network, read off its first convolution."""
-    first = load_weights(run_folder).get("unet.encoder.0.0.0.weight")
-    if first is None or first.ndim != 4:
-        raise DataError(f"{run_folder / WEIGHTS}: holds no U-Net of this library; run it again.")
-    return first.shape[1]

@@ -16,7 +16,7 @@ from bench_file import slug
 from bench.turns import Turns
 from mixsup_lib import __version__
 from mixsup_lib.experiments.provenance import commit, cpu_model
-from mixsup_lib.experiments.tables import to_markdown
+from mixsup_lib.experiments.tables import format_table
 
 RESULTS = Path("data/results")
 FASTER, COST, SHARE, TIME, EQUAL = "times faster", "times the cost", "per cent", "seconds", "per cent equal"
@@ -151,7 +151,7 @@ def to_text(table: pd.DataFrame) -> str:
         rows.append((entry.row, entry.ours, entry.against, said(entry.figure, entry.measure), aim))
     shown = pd.DataFrame(rows, columns=["what", "ours", "against", "figure", "aimed at"])
     where = f"{first['cpu']}, {first['cores']} cores, torch {first['torch']}, MONAI {first['monai']}, {first['date']}"
-    return f"{where} (commit {first['commit']}):\n\n{to_markdown(shown)}"
+    return f"{where} (commit {first['commit']}):\n\n{format_table(shown, 'markdown')}"
 
 
 def in_short(tables: list[pd.DataFrame]) -> str:
@@ -171,7 +171,7 @@ def in_short(tables: list[pd.DataFrame]) -> str:
             line = lines.setdefault(entry.row, {"what": f"{entry.row}: {entry.ours}{against}"})
             line[name] = said(entry.figure, entry.measure)
     shown = pd.DataFrame(lines.values(), columns=["what", *names]).fillna("")
-    return to_markdown(shown)
+    return format_table(shown, "markdown")
 
 
 def said(figure: float, measure: str) -> str:
