@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from mixsup_lib.config import make_config
     from mixsup_lib.datasets import find_cohort
-    from mixsup_lib.evaluation import dice, evaluate
+    from mixsup_lib.evaluation import dice, evaluate, segment
     from mixsup_lib.experiments.runs import collect, load_run, run
     from mixsup_lib.experiments.tables import comparison_table
     from mixsup_lib.files import DataError, SettingError
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _PLACES = {
     "config": ("make_config", "run_config", "refuse_unknown"),
     "datasets": ("find_cohort",),
-    "evaluation": ("dice", "evaluate"),
+    "evaluation": ("dice", "evaluate", "segment"),
     "experiments.runs": ("collect", "load_run", "run"),
     "experiments.tables": ("comparison_table",),
     "files": ("DataError", "SettingError"),

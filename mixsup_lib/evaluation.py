@@ -1,4 +1,9 @@
-"""Trained network + test patients -> one row of metrics per patient and region, and example slices."""
+"""From a trained network to a segmented patient and its Dice: sections 4.2 and 4.3.
+
+`segment` segments one patient, `evaluate` scores a fold's test patients. Masks are boolean or 0/1 arrays of any
+dimension, here (X, Y, Z). Dice, sensitivity and specificity are percentages, 0 to 100, as the paper prints them. NaN
+means "not defined for this patient", and such a patient is left out of the mean.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +15,38 @@ import pandas as pd
 import torch
 
 from mixsup_lib.cohort import Case
-from mixsup_lib.config import RunConfig
 from mixsup_lib.datasets.nifti import from_lps
 from mixsup_lib.files import DataError, SettingError, atomic_path, nearest
 from mixsup_lib.model import MixedSupervisionUNet
 from mixsup_lib.paper import CLASSES, REGIONS, TASKS
-from mixsup_lib.protocol import Split
 from mixsup_lib.sampling import task_labels
-from mixsup_lib.slices import SliceFrame, SliceStore, resample_in_plane, scores_on_source_grid
+from mixsup_lib.slices import SliceFrame, SliceStore, patient_slices, resample_in_plane, scores_on_source_grid
 from mixsup_lib.training import autocast
+from mixsup_lib.unet import Frame
 
-BRATS_VALUES = np.array([0, 1, 2, 4], np.uint8)
-"""Label values on disk of the paper's classes 0..3."""
+
+def segment(
+    network: MixedSupervisionUNet,
+    case: Case,
+    *,
+    pixel_mm: float | None,
+    window: tuple[int, int] | None,
+    device: str | torch.device = "cpu",
+    precision: str = "float32",
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Segment one patient with a trained network (section 4.2).
+
+    Args:
+        network: trained on slices of `pixel_mm` and `window`, which are settings of its run.
+        case: the patient; its sequences must be those the network was trained on.
+
+    Returns:
+        Labels (X, Y, Z) uint8 on the case's own grid: classes 0..K-1. The probability that a slice shows tumour (Z, R),
+        for each branch, or None for a network without one.
+    """
+    slices, frame = patient_slices(case, pixel_mm, window)  # (Z, C, H, W)
+    probabilities, presence = score_slices(network, slices, device=torch.device(device), precision=precision)
+    return label_volume(probabilities, frame), presence
 
 
 @torch.inference_mode()
@@ -72,41 +97,25 @@ def _different(slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _score(network: MixedSupervisionUNet, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Pixel scores (B, K, H, W), and image scores (B, R, 2) or None; one pass where both take the same input."""
-    if not network.branches:
-        return _segment(network, images), None
-    geometry, sizes = network.geometry, images.shape[2:]
-    frames = [geometry.whole_slice_frame(size) for size in sizes]
-    if frames != [geometry.training_frame(s, n) for s, n in zip(sizes, network.input_shape, strict=True)]:
-        return _segment(network, images), _classify(network, images)
-    pixel_scores, image_scores = network(_padded(images, frames))
-    return _cut(pixel_scores, frames, sizes), image_scores
+    geometry, (height, width) = network.geometry, images.shape[2:]
+    whole = [geometry.whole_slice_frame(size) for size in (height, width)]
+    trained = [
+        geometry.training_frame(*sizes) for sizes in zip((height, width), network.input_shape, strict=True)
+    ]
+    if network.branches and whole == trained:
+        pixel_scores, image_scores = network(_padded(images, whole))  # (B, K, H', W'), (B, R, 2)
+    else:
+        pixel_scores = network.pixel_scores(_padded(images, whole))  # (B, K, H', W')
+        image_scores = network.image_scores(_padded(images, trained)) if network.branches else None
+    top, left = (-frame.first for frame in whole)
+    return pixel_scores[:, :, top : top + height, left : left + width], image_scores
 
 
-def _padded(images: torch.Tensor, frames) -> torch.Tensor:
+def _padded(images: torch.Tensor, frames: Sequence[Frame]) -> torch.Tensor:
     rows, columns = frames
     padding = (columns.pad_before, columns.pad_after, rows.pad_before, rows.pad_after)
     images = torch.nn.functional.pad(images, padding)  # (B, C, H + pads, W + pads)
     return images.contiguous(memory_format=torch.channels_last)
-
-
-def _segment(network: MixedSupervisionUNet, images: torch.Tensor) -> torch.Tensor:
-    sizes = images.shape[2:]
-    frames = [network.geometry.whole_slice_frame(size) for size in sizes]
-    return _cut(network.segment(_padded(images, frames)), frames, sizes)
-
-
-def _cut(scores: torch.Tensor, frames, sizes) -> torch.Tensor:
-    """The network's output (B, K, H', W') -> the part that is the slice, (B, K, H, W)."""
-    (height, width), (top, left) = sizes, (-frame.first for frame in frames)
-    return scores[:, :, top : top + height, left : left + width]
-
-
-def _classify(network: MixedSupervisionUNet, images: torch.Tensor) -> torch.Tensor:
-    frames = [
-        network.geometry.training_frame(s, n)
-        for s, n in zip(images.shape[2:], network.input_shape, strict=True)
-    ]
-    return network.classify(_padded(images, frames))  # (B, R, 2)
 
 
 def label_volume(probabilities: np.ndarray, frame: SliceFrame) -> np.ndarray:
@@ -122,6 +131,10 @@ def label_volume(probabilities: np.ndarray, frame: SliceFrame) -> np.ndarray:
         scores = scores_on_source_grid(probabilities[part], frame)  # (z, K, Y, X)
         labels[part] = scores.argmax(axis=1)  # (z, Y, X)
     return labels.transpose(2, 1, 0)  # (Z, Y, X) -> (X, Y, Z)
+
+
+BRATS_VALUES = np.array([0, 1, 2, 4], np.uint8)
+"""Label values on disk of the paper's classes 0..3."""
 
 
 def save_nifti(path: str | Path, labels: np.ndarray, case: Case, *, multiclass: bool) -> None:
@@ -235,9 +248,8 @@ def hausdorff95(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[flo
 def slice_auc(scores: np.ndarray, present: np.ndarray) -> float:
     """Area under the ROC curve of image-level scores (Z,) against presence (Z,) bool, from 0 to 1.
 
-    It is the probability that a slice with the structure scores higher than one without, ties counting half
-    (the rank-sum form); NaN where all slices are of one kind. Raises DataError for scores that are not
-    finite.
+    It is the probability that a slice with the structure scores higher than one without, ties counting half. NaN
+    where all slices are of one kind. Raises DataError for scores that are not finite.
     """
     scores, present = np.asarray(scores, dtype=float), np.asarray(present, dtype=bool)
     if scores.shape != present.shape or scores.ndim != 1:
@@ -248,11 +260,11 @@ def slice_auc(scores: np.ndarray, present: np.ndarray) -> float:
         raise DataError(
             "image-level scores contain NaN or infinity; the training has diverged, lower its rate."
         )
-    positive, negative = scores[present], np.sort(scores[~present])
-    if not (positive.size and negative.size):
+    if present.all() or not present.any():
         return float("nan")
-    below, not_above = (np.searchsorted(negative, positive, side=side) for side in ("left", "right"))
-    return float((below + not_above).mean() / (2 * negative.size))
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(present, scores))
 
 
 def evaluate_patient(
@@ -339,57 +351,48 @@ def _surface(mask: np.ndarray) -> np.ndarray:
 
 def evaluate(
     network: MixedSupervisionUNet,
-    config: RunConfig,
     store: SliceStore,
-    split: Split,
-    device: torch.device,
-    precision: str,
+    patients: Sequence[str],
+    task: str,
+    *,
+    device: str | torch.device = "cpu",
+    precision: str = "float32",
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """Metrics of every test patient (one row per patient and region) and example slices of three of them.
+    """Metrics of test patients (one row per patient and region) and example slices of three of them.
 
-    Dice is computed on the whole volume on the case's own grid. Examples are the best, median and worst of the
-    patients who have the first region, each in the slice with most tumour.
+    Dice is computed on the whole volume on the case's own grid (section 4.2). Examples are the best, median and worst
+    of the patients who have the first region, each in the slice with most tumour: `image`, `truth` and `prediction`
+    (3, H, W) on the store's grid, `patient` and `z` (3,).
     """
     rows, pictures = [], {}
-    for patient in split.test:
-        slices = store.images[store.rows(patient)]
-        probabilities, presence = score_slices(network, slices, device=device, precision=precision)
-        predicted = label_volume(probabilities, store.frame(patient))
+    for patient in patients:
+        slices = store.images[store.rows(patient)]  # (Z, C, H, W)
+        probabilities, presence = score_slices(
+            network, slices, device=torch.device(device), precision=precision
+        )
+        predicted = label_volume(probabilities, store.frame(patient))  # (X, Y, Z)
         truth = store.cohort[patient].read_labels()
-        target = task_labels(truth, config.task)
         rows += evaluate_patient(
             predicted,
             truth,
             patient=patient,
-            task=config.task,
+            task=task,
             voxel_size_mm=store.voxel_size_mm(patient),
             slice_scores=presence,
         )
+        target = task_labels(truth, task)
         z = int((target > 0).sum(axis=(0, 1)).argmax())
-        pictures[patient] = (z, _stored_slice(store, patient, z), target[:, :, z].T, predicted[:, :, z].T)
+        on_store_grid = [
+            resample_in_plane(
+                np.ascontiguousarray(labels[:, :, z].T[None, None]), store.frame(patient), nearest=True
+            )[0, 0]  # (X, Y) -> (H, W)
+            for labels in (target, predicted)
+        ]
+        pictures[patient] = (z, np.asarray(slices[z, 0], np.float32), *on_store_grid)
     frame = pd.DataFrame(rows)
-    first = frame[frame["region"] == config.regions[0]].sort_values("dice")
-    first = first["patient"][first["dice"].notna()].tolist() or list(split.test)
+    first = frame[frame["region"] == task_regions(task)[0]].sort_values("dice")
+    first = first["patient"][first["dice"].notna()].tolist() or list(patients)
     chosen = dict.fromkeys([first[-1], first[len(first) // 2], first[0]])
-    return frame, _examples({patient: pictures[patient] for patient in chosen}, store)
-
-
-def _stored_slice(store: SliceStore, patient: str, z: int) -> np.ndarray:
-    return np.asarray(store.images[store.rows(patient)][z, 0], np.float32)  # (H, W)
-
-
-def _examples(pictures: dict, store: SliceStore) -> dict[str, np.ndarray]:
-    """Arrays of examples.npz on the grid of the store, where all slices have one size."""
-
-    def on_store_grid(patient: str, labels: np.ndarray) -> np.ndarray:
-        return resample_in_plane(
-            np.ascontiguousarray(labels[None, None]), store.frame(patient), nearest=True
-        )[0, 0]
-
-    return {
-        "patient": np.array(list(pictures)),
-        "z": np.array([z for z, *_ in pictures.values()]),
-        "image": np.stack([image for _, image, *_ in pictures.values()]),
-        "truth": np.stack([on_store_grid(p, truth) for p, (_, _, truth, _) in pictures.items()]),
-        "prediction": np.stack([on_store_grid(p, labels) for p, (*_, labels) in pictures.items()]),
-    }
+    z, image, truth, prediction = zip(*[pictures[patient] for patient in chosen], strict=True)
+    examples = {"patient": np.array(list(chosen)), "z": np.array(z), "image": np.stack(image)}
+    return frame, examples | {"truth": np.stack(truth), "prediction": np.stack(prediction)}

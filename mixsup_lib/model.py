@@ -214,7 +214,7 @@ class MixedSupervisionUNet(nn.Module):
     supervision, 1 binary, 3 multiclass (one branch per tumour subclass). width: maps of the first level,
     doubled with every one of the `depth` poolings. padding: "valid" (the paper: 300 -> 101) or "same".
     input_shape: (H, W) of training images, which fixes the first fully-connected layer. branch: the kind of
-    branch, a name in `branches.BRANCHES`. pooling: at its entry, None for the paper's mean, "max" or "lse".
+    branch, a name in `BRANCHES`. pooling: at its entry, None for the paper's mean, "max" or "lse".
 
     All scores are logits in float32, also under autocast. Weights are He-initialised, biases zero. The U-Net
     is built before the branches: a given torch seed gives the same U-Net with and without them, so both arms
@@ -274,19 +274,19 @@ class MixedSupervisionUNet(nn.Module):
         pixel_scores = self.segmentation_layer(features[:n_annotated])  # (A, K, 101, 101)
         return pixel_scores.float(), self.branches(features).float() if self.branches else None
 
-    def segment(self, images: Tensor) -> Tensor:
+    def pixel_scores(self, images: Tensor) -> Tensor:
         """Pixel scores alone, (B, C, H, W) -> (B, K, H', W'), any size the geometry admits (444 -> 245)."""
         self._check(images)
         return self.segmentation_layer(self.unet(images)).float()
 
-    def classify(self, images: Tensor) -> Tensor:
+    def image_scores(self, images: Tensor) -> Tensor:
         """Image scores alone, (B, C, H, W) of `input_shape` -> (B, R, 2).
 
         Raises SettingError if the network has no branch.
         """
         if not self.branches:
             raise SettingError(
-                "This network has no classification branch (n_branches=0): only `segment` can be used."
+                "This network has no classification branch (n_branches=0): only `pixel_scores` can be used."
             )
         self._check(images, self.input_shape)
         return self.branches(self.unet(images)).float()
@@ -300,7 +300,7 @@ class MixedSupervisionUNet(nn.Module):
         if shape is not None and tuple(images.shape[2:]) != shape:
             raise SettingError(
                 f"Images are {images.shape[2]}x{images.shape[3]}, expected {shape[0]}x{shape[1]}: the "
-                "branch's first fully-connected layer fixes the size; use `segment` for other sizes."
+                "branch's first fully-connected layer fixes the size; use `pixel_scores` for other sizes."
             )
         for n in images.shape[2:]:
             self.geometry.output_size(n)

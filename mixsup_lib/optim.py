@@ -145,44 +145,16 @@ class PlateauSchedule:
         self.failed_before, self.losses = state["failed_before"], list(state["losses"])
 
 
-class CosineSchedule:
-    """Half a cosine from the optimiser's learning rate to `final_fraction` of it, over `iterations` steps.
+def cosine_schedule(
+    optimizer: torch.optim.Optimizer, iterations: int, final_fraction: float = 0.01
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Half a cosine from the optimiser's learning rate to `final_fraction` of it; after `iterations` steps it stays.
 
     Departure: short runs fall along a cosine; the authors' plateau rule needs thousands of iterations.
-
-    Raises SettingError for fewer than 1 iteration or a final fraction outside [0, 1].
     """
 
-    def __init__(
-        self, optimizer: torch.optim.Optimizer, iterations: int, final_fraction: float = 0.01
-    ) -> None:
-        if iterations < 1:
-            raise SettingError(f"The cosine schedule runs over {iterations} iterations, expected at least 1.")
-        if not 0 <= final_fraction <= 1:
-            raise SettingError(f"final_fraction is {final_fraction}, expected a number from 0 to 1.")
-        self.optimizer = optimizer
-        self.iterations, self.final_fraction = iterations, final_fraction
-        self.start = [float(group["lr"]) for group in optimizer.param_groups]
-        self.done = 0
+    def share(done: int) -> float:
+        progress = min(done / iterations, 1.0)
+        return final_fraction + (1 - final_fraction) * (1 + math.cos(math.pi * progress)) / 2
 
-    def step(self, loss: float | None = None) -> None:
-        """One iteration is done; its loss does not matter. After `iterations` steps the rate stays."""
-        self.done += 1
-        progress = min(self.done / self.iterations, 1.0)
-        share = self.final_fraction + (1 - self.final_fraction) * (1 + math.cos(math.pi * progress)) / 2
-        for group, start in zip(self.optimizer.param_groups, self.start, strict=True):
-            group["lr"] = start * share
-
-    def state_dict(self) -> dict:
-        """Numbers and a list of numbers."""
-        return {
-            "iterations": self.iterations,
-            "final_fraction": self.final_fraction,
-            "start": list(self.start),
-            "done": self.done,
-        }
-
-    def load_state_dict(self, state: dict) -> None:
-        """Continue where `state_dict` was taken."""
-        self.iterations, self.final_fraction = state["iterations"], state["final_fraction"]
-        self.start, self.done = list(state["start"]), state["done"]
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, share)

@@ -9,7 +9,6 @@ import gzip
 import json
 import shutil
 import struct
-import tracemalloc
 from pathlib import Path
 
 import nibabel as nib

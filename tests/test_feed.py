@@ -20,7 +20,6 @@ from mixsup_lib.sampling import (
     feed_batches,
     select_training_slices,
 )
-from mixsup_lib.training import compiled
 
 CPU = torch.device("cpu")
 WAYS = ("resident", "prefetch")
@@ -216,19 +215,3 @@ def test_a_compiled_network_keeps_its_names_and_its_first_loss(run_settings, mon
     assert one.keys() == two.keys()
     for name, tensor in one.items():
         assert torch.allclose(tensor.float(), two[name].float(), rtol=1e-3, atol=1e-4), name
-
-
-def test_the_trial_leaves_no_trace_in_the_network():
-    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    images = torch.randn(2, 1, 8, 8)
-    seen = []
-
-    def trial(forward):
-        seen.append(forward)
-        network(images).square().mean().backward()
-
-    compiled(network, trial)
-    assert len(seen) == 1
-    assert_same(before, dict(network.state_dict()))
-    assert all(p.grad is None for p in network.parameters())

@@ -102,7 +102,7 @@ def test_a_transposed_convolution_would_give_116():
 def test_an_input_of_16b_plus_60_gives_16b_minus_139_in_the_network(b):
     network = build(**{**PAPER, "width": 2, "n_branches": 0, "in_channels": 1})
     with torch.no_grad():
-        scores = network.segment(torch.zeros(1, 1, 16 * b + 60, 204))
+        scores = network.pixel_scores(torch.zeros(1, 1, 16 * b + 60, 204))
     assert scores.shape == (1, 2, 16 * b - 139, 5)
 
 
@@ -368,8 +368,8 @@ def test_the_branch_reads_the_second_to_last_layer():
         pixel_scores, image_scores = network(images)
         assert torch.equal(pixel_scores, network.segmentation_layer(features))
         assert torch.equal(image_scores, torch.stack([b(features) for b in network.branches], dim=1))
-        assert torch.equal(pixel_scores, network.segment(images))
-        assert torch.equal(image_scores, network.classify(images))
+        assert torch.equal(pixel_scores, network.pixel_scores(images))
+        assert torch.equal(image_scores, network.image_scores(images))
 
 
 def test_weak_images_reach_the_unet_through_the_branch():
@@ -436,11 +436,11 @@ def test_impossible_networks_get_one_clear_sentence(change, sentence):
     [
         (lambda n: n(torch.zeros(1, 3, 48, 48)), "C = 4 sequences"),
         (lambda n: n(torch.zeros(1, 4, 64, 64)), "expected 48x48"),
-        (lambda n: n.classify(torch.zeros(1, 4, 64, 64)), "expected 48x48"),
+        (lambda n: n.image_scores(torch.zeros(1, 4, 64, 64)), "expected 48x48"),
         (lambda n: n(torch.zeros(2, 4, 48, 48), n_annotated=3), "expected 0 to 2"),
-        (lambda n: n.segment(torch.zeros(1, 4, 50, 48)), "use 48 or 52"),
+        (lambda n: n.pixel_scores(torch.zeros(1, 4, 50, 48)), "use 48 or 52"),
         (
-            lambda n: build(**{**SMALL, "n_branches": 0}).classify(torch.zeros(1, 4, 48, 48)),
+            lambda n: build(**{**SMALL, "n_branches": 0}).image_scores(torch.zeros(1, 4, 48, 48)),
             "no classification",
         ),
     ],
@@ -454,4 +454,4 @@ def test_wrong_images_get_one_clear_sentence(call, sentence):
 def test_segment_takes_other_sizes_than_training():
     network = build(**SMALL).eval()
     with torch.no_grad():
-        assert network.segment(torch.zeros(1, 4, 64, 40)).shape == (1, 4, 64, 40)
+        assert network.pixel_scores(torch.zeros(1, 4, 64, 40)).shape == (1, 4, 64, 40)

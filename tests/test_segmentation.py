@@ -31,9 +31,9 @@ def test_one_pass_of_444_equals_tiles_of_300_on_the_inner_71x71():
             parameter.data.uniform_(0.1, 1)  # no path of the network is dead
     image = torch.rand(1, 2, 444, 444, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 200
     with torch.inference_mode():
-        whole = net.segment(image)
+        whole = net.pixel_scores(image)
         for top, left in ((0, 0), (48, 96), (16, 112)):
-            tile = net.segment(image[:, :, top : top + 300, left : left + 300])
+            tile = net.pixel_scores(image[:, :, top : top + 300, left : left + 300])
             assert whole.shape[2:] == (245, 245) and tile.shape[2:] == (101, 101)
             inner = (..., slice(15, 86), slice(15, 86))
             same_place = whole[:, :, top : top + 101, left : left + 101]
@@ -55,7 +55,7 @@ def test_image_scores_come_from_the_training_size():
     _, presence = score_slices(net, slices, device=CPU)
     padded = torch.nn.functional.pad(torch.from_numpy(slices), (38, 22, 38, 22))
     with torch.inference_mode():
-        expected = net.classify(padded).softmax(dim=2)[:, :, 1]
+        expected = net.image_scores(padded).softmax(dim=2)[:, :, 1]
     assert np.allclose(presence, expected, atol=1e-6)
 
 
@@ -109,7 +109,7 @@ def test_a_padded_network_gives_both_kinds_of_scores_in_one_pass(monkeypatch):
     slices = np.random.default_rng(0).random((3, 2, 46, 40)).astype(np.float32)
     padded = torch.nn.functional.pad(torch.from_numpy(slices), (0, 0, 1, 1))
     with torch.inference_mode():
-        pixels, image = net.segment(padded).softmax(1), net.classify(padded).softmax(2)[:, :, 1]
+        pixels, image = net.pixel_scores(padded).softmax(1), net.image_scores(padded).softmax(2)[:, :, 1]
     passes, forward = [], net.unet.forward
     monkeypatch.setattr(net.unet, "forward", lambda x: passes.append(1) or forward(x))
     probabilities, presence = score_slices(net, slices, device=CPU)

@@ -34,7 +34,7 @@ def running_average_dice(folder: Path) -> dict:
     state = torch.load(folder / "checkpoint.pt", map_location=device, weights_only=True)
     network.load_state_dict(state["network"])
     split = Split(**{name: tuple(patients) for name, patients in metrics.split.items()})
-    per_patient, _ = evaluate(network, config, store, split, device, precision)
+    per_patient, _ = evaluate(network, store, split.test, config.task, device=device, precision=precision)
     running = per_patient.groupby("region")["dice"].mean()
     return {
         "cohort": config.cohort_name,

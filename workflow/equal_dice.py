@@ -69,7 +69,9 @@ def dice_of(config: RunConfig, way: Way) -> float:
         channels_last = trainer.inputs
         trainer.inputs = lambda batch: channels_last(batch).contiguous()
     trainer.run()
-    per_patient, _ = evaluate(trainer.network, config, store, split, device, precision)
+    per_patient, _ = evaluate(
+        trainer.network, store, split.test, config.task, device=device, precision=precision
+    )
     return float(per_patient["dice"].mean())
 
 

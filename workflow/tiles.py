@@ -50,7 +50,9 @@ def in_tiles(
         for y in range(0, n_rows * down, down):
             cuts = [canvas[:, :, y : y + tile, x : x + tile] for x in range(0, n_columns * right, right)]
             with autocast(precision, device):
-                scores = [network.segment(cut.contiguous(memory_format=torch.channels_last)) for cut in cuts]
+                scores = [
+                    network.pixel_scores(cut.contiguous(memory_format=torch.channels_last)) for cut in cuts
+                ]
             used = [part[:, :, top : top + down, side : side + right] for part in scores]
             rows.append(torch.cat(used, dim=3))  # (B, K, stride, n_columns * stride)
         scores = torch.cat(rows, dim=2)[:, :, :height, :width]  # (B, K, H, W)

@@ -46,13 +46,11 @@ from mixsup_lib.protocol import Split, make_split, read_split
 from mixsup_lib.sampling import BatchSampler, WeakLabels, feed_batches, select_training_slices
 from mixsup_lib.slices import SliceStore, patient_slices, prepare
 from mixsup_lib.training import (
-    FILE_NAME,
     HISTORY_COLUMNS,
     Trainer,
     TrainingDivergedError,
     build_network,
     network_input,
-    save_batches,
     set_up,
 )
 
@@ -182,11 +180,18 @@ def _run_in(partial: Path, config: RunConfig, cohort: Cohort, split: Split, repo
     try:
         history = trainer.run()
     except TrainingDivergedError as error:
-        raise save_batches(partial / FILE_NAME, error, store.table) from None
+        shown = store.table.iloc[error.rows]
+        at_fault = [f"{patient} z = {z}" for patient, z in zip(shown["patient"], shown["z"], strict=True)]
+        more = ", ..." if len(at_fault) > 10 else ""
+        if not at_fault:
+            raise
+        raise DataError(f"{error} The images of that step: {', '.join(at_fault[:10])}{more}.") from None
     write_text(partial / "history.csv", pd.DataFrame(history, columns=HISTORY_COLUMNS).to_csv(index=False))
     weights = {name: tensor.contiguous().cpu() for name, tensor in trainer.network.state_dict().items()}
     write_bytes(partial / "weights.safetensors", weights_as_bytes(weights))
-    per_patient, examples = evaluate(trainer.network, config, store, split, device, precision)
+    per_patient, examples = evaluate(
+        trainer.network, store, split.test, config.task, device=device, precision=precision
+    )
     write_text(partial / "per_patient.csv", per_patient.to_csv(index=False))
     pictures = io.BytesIO()
     np.savez_compressed(pictures, **examples)
@@ -195,8 +200,7 @@ def _run_in(partial: Path, config: RunConfig, cohort: Cohort, split: Split, repo
     computed = {"feed": trainer.sampler.feed, "compiled": trainer.forward is not trainer.network}
     write_json(partial / "provenance.json", origin | computed)
     write_json(partial / "metrics.json", summarise(config, split, per_patient).model_dump())
-    for name in ("progress.json", FILE_NAME):
-        (partial / name).unlink(missing_ok=True)
+    (partial / "progress.json").unlink(missing_ok=True)
 
 
 def _progress(

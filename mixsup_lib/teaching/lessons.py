@@ -12,16 +12,14 @@ from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mixsup_lib.cohort import Case
 from mixsup_lib.config import RunConfig, make_config
-from mixsup_lib.evaluation import label_volume, score_slices
+from mixsup_lib.evaluation import segment
 from mixsup_lib.files import DataError
 from mixsup_lib.model import MixedSupervisionUNet
-from mixsup_lib.slices import patient_slices
 from mixsup_lib.training import build_network
 
 
@@ -43,9 +41,7 @@ class Arm:
 
     def predict(self, case: Case) -> tuple[np.ndarray, np.ndarray | None]:
         """Labels (X, Y, Z) uint8 on the case's own grid, and the branches' probabilities of tumour (Z, R) or None."""
-        slices, frame = patient_slices(case, self.config.pixel_mm, self.config.window)
-        probabilities, presence = score_slices(self.network, slices, device=torch.device("cpu"))
-        return label_volume(probabilities, frame), presence
+        return segment(self.network, case, pixel_mm=self.config.pixel_mm, window=self.config.window)
 
 
 @dataclass(frozen=True, eq=False)

@@ -160,7 +160,7 @@ def training_gflop(sizes: dict) -> tuple[float, float]:
             network = MixedSupervisionUNet(in_channels=4, n_maps=2, n_branches=0, **sizes)
             image = torch.empty(1, 4, *network.input_shape)
         with FlopCounterMode(display=False) as counter:
-            scores = network.segment(image)
+            scores = network.pixel_scores(image)
             if backward:
                 scores.sum().backward()
         found.append(counter.get_total_flops() / 1e9)

@@ -60,7 +60,7 @@ def monai_windows(folder: Path, threads: int = 1) -> Callable[[], np.ndarray]:
     def once() -> np.ndarray:
         images = torch.from_numpy(slices.astype(np.float32))  # (Z, C, H, W)
         scores = sliding_window_inference(
-            images, frame.window, WINDOWS_AT_ONCE, network.segment
+            images, frame.window, WINDOWS_AT_ONCE, network.pixel_scores
         )  # (Z, K, H, W)
         probabilities = scores.softmax(dim=1).numpy()
         labels = scores_on_source_grid(probabilities, frame).argmax(axis=1)  # (Z, Y, X)
