@@ -352,8 +352,9 @@ def evaluate(
     """
     rows, pictures = [], {}
     for patient in split.test:
-        slices = store.images[store.rows(patient)]
-        probabilities, presence = score_slices(network, slices, device=device, precision=precision)
+        probabilities, presence = score_slices(
+            network, store.slices(patient), device=device, precision=precision
+        )
         predicted = label_volume(probabilities, store.frame(patient))
         truth = store.cohort[patient].read_labels()
         target = task_labels(truth, config.task)
@@ -375,7 +376,7 @@ def evaluate(
 
 
 def _stored_slice(store: SliceStore, patient: str, z: int) -> np.ndarray:
-    return np.asarray(store.images[store.rows(patient)][z, 0], np.float32)  # (H, W)
+    return np.asarray(store.slices(patient)[z, 0], np.float32)  # (H, W)
 
 
 def _examples(pictures: dict, store: SliceStore) -> dict[str, np.ndarray]:

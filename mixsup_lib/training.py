@@ -26,7 +26,6 @@ from mixsup_lib.losses import classification_loss, joint_loss, segmentation_loss
 from mixsup_lib.model import MixedSupervisionUNet
 from mixsup_lib.optim import CosineSchedule, DivergedError, NormalizedSGD, PlateauSchedule
 from mixsup_lib.sampling import Batch, BatchSampler
-from mixsup_lib.slices import keep_freed_memory
 from mixsup_lib.unet import Frame, Geometry
 
 
@@ -124,7 +123,6 @@ def set_up(config: RunConfig) -> tuple[torch.device, str]:
     """
     torch.set_num_threads(config.threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    keep_freed_memory()
     device = choose_device(config.device)
     return device, choose_precision(config.precision, device)
 
