@@ -133,10 +133,14 @@ class TrainingSlices:
         given = given[:, None] if given.ndim == 1 else given  # (N - A, R)
         shape = (len(weak), given.shape[-1])
         _check_array("presence", given, "iubf", shape, "a row of 0 and 1 per image without label map")
-        if labels.min(initial=0) < 0 or highest > given.shape[1] or not np.isin(given, (0, 1)).all():
+        if not np.isin(given, (0, 1)).all():
             raise DataError(
-                f"labels range from {labels.min(initial=0)} to {highest} and presence from {given.min(initial=0)} to "
-                f"{given.max(initial=0)}; expected 0 to {given.shape[1]}, the number of its columns, and 0 or 1."
+                "presence: found other values than 0 and 1; write 1 where a class occurs and 0 elsewhere."
+            )
+        if labels.min(initial=0) < 0 or highest > given.shape[1]:
+            raise DataError(
+                f"labels: found values from {labels.min()} to {highest}, expected 0 to {given.shape[1]}: background and "
+                "a class per column of presence."
             )
         known = np.zeros((len(annotated), given.shape[1]), np.uint8)  # (N, R)
         known[rows], known[weak] = _shown(labels, given.shape[1]), given
