@@ -139,8 +139,8 @@ class TrainingSlices:
             )
         if labels.min(initial=0) < 0 or highest > given.shape[1]:
             raise DataError(
-                f"labels: found values from {labels.min()} to {highest}, expected 0 to {given.shape[1]}: background and "
-                "a class per column of presence."
+                f"labels: found values from {labels.min()} to {highest}, expected 0 to {given.shape[1]}: background "
+                "and a class per column of presence."
             )
         known = np.zeros((len(annotated), given.shape[1]), np.uint8)  # (N, R)
         known[rows], known[weak] = _shown(labels, given.shape[1]), given
