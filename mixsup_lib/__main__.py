@@ -136,9 +136,7 @@ def _prepare(call: argparse.Namespace) -> int:
 
     window = tuple(call.window) if call.window else None
     store = prepare(call.folder, call.store, pixel_mm=call.pixel_mm, window=window, workers=call.workers)
-    print(
-        f"{call.store}: {len(store.images)} slices of {store.table['patient'].nunique()} patients, {store.images.shape}"
-    )
+    print(f"{call.store}: {len(store)} slices of {len(store.cohort.patients)} patients, {store.shape}")
     return 0
 
 

@@ -366,7 +366,7 @@ def evaluate(
     """
     rows, pictures = [], {}
     for patient in patients:
-        slices = store.images[store.rows(patient)]  # (Z, C, H, W)
+        slices = store.slices(patient)  # (Z, C, H, W)
         probabilities, presence = score_slices(
             network, slices, device=torch.device(device), precision=precision
         )

@@ -12,7 +12,7 @@ import shutil
 import sys
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -186,30 +186,33 @@ def read_yaml(text: str) -> object:
 @contextmanager
 def worker_pool(
     workers: int, writes: str | Path, start_method: str | None = None
-) -> Iterator[ProcessPoolExecutor]:
-    """A pool of processes that write `writes`. On an error what has not begun is cancelled, what has begun still ends.
+) -> Iterator[Callable[[Callable, Iterable], Iterable]]:
+    """Yield a `map` that works in so many processes, which write `writes`; for one worker it is Python's own.
 
-    A pool's processes wait for work for ever; a killed parent would leave them with the locks and the memory that
-    they inherited. Raises DataError where one of them ended early.
+    After an error what has not begun is cancelled, and what has begun still ends. Raises DataError where one of the
+    processes ended early.
     """
+    if workers == 1:
+        yield map
+        return
     context = multiprocessing.get_context(start_method)
-    with ProcessPoolExecutor(workers, context, initializer=_begin) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
         try:
-            yield pool
+            yield pool.map
         except BrokenProcessPool as error:
             raise DataError(
                 f"{writes}: a process that writes it ended early: too little memory, or a script without "
                 "'if __name__ == \"__main__\":'; call again with workers=1."
             ) from error
-        except BaseException:
+        finally:
             pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _begin() -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    """Let this process end when its parent is killed. Otherwise it waits for work for ever, with the parent's locks."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -1,14 +1,11 @@
-"""How batches reach the device: slices that stay there, or slices fetched ahead. The batches are those of the sampler.
-
-Every way draws the same rows, mirrors the same images and yields the same numbers bit for bit, and the state it saves
-is that of the batches handed out, so a run resumes exactly and may go on in another way than it began.
-"""
+"""Prepared slices -> batches (sections 3.1 and 3.2): three kinds of images, the batch sampler, ways to the device."""
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NoReturn
@@ -22,8 +19,21 @@ from mixsup_lib.files import DataError, SettingError
 from mixsup_lib.protocol import Split
 from mixsup_lib.slices import SliceStore
 
-ERRORS, ORDER = 1, 2
-"""Streams of random numbers, beside each other and beside that of the batches."""
+# Labels of a task
+
+
+def task_columns(task: str) -> list[str]:
+    """Columns of the slice labels behind each branch: "positive" is relative to the task."""
+    if task == "multiclass":
+        return list(paper.CLASSES.values())
+    return ["enhancing" if task == "enhancing_core" else task]
+
+
+def task_labels(labels: np.ndarray, task: str) -> np.ndarray:
+    """Label maps of the paper's classes 0..3 -> uint8 targets of the task (0/1, or 0..3 for multiclass)."""
+    if task == "multiclass":
+        return labels
+    return np.isin(labels, paper.REGIONS[task]).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,9 @@ class WeakLabels:
         """
         if self.noise is None:
             return presence
-        rng = np.random.default_rng((self.seed, ERRORS))
+        rng = np.random.default_rng(
+            (self.seed, 1)
+        )  # streams beside each other and beside that of the batches
         presence = presence.copy()
         for column in presence.T:
             wrong = rng.permutation(len(column))[: round(self.noise * len(column))]
@@ -63,38 +75,20 @@ class WeakLabels:
         """
         if self.order is None:
             return presence
-        return np.random.default_rng((self.seed, ORDER)).permutation(presence)
+        return np.random.default_rng((self.seed, 2)).permutation(presence)
 
 
-AS_GIVEN = WeakLabels()
-"""The paper's: labels as they are."""
-
-
-def task_classes(task: str) -> list[tuple[int, ...]]:
-    """Label values behind each classification branch: one group for a binary task, one per subclass for multiclass."""
-    return [(value,) for value in paper.CLASSES] if task == "multiclass" else [paper.REGIONS[task]]
-
-
-def task_columns(task: str) -> list[str]:
-    """Columns of the slice labels behind each branch: "positive" is relative to the task."""
-    if task == "multiclass":
-        return list(paper.CLASSES.values())
-    return ["enhancing" if task == "enhancing_core" else task]
-
-
-def task_labels(labels: np.ndarray, task: str) -> np.ndarray:
-    """Label maps of the paper's classes 0..3 -> uint8 targets of the task (0/1, or 0..3 for multiclass)."""
-    if task == "multiclass":
-        return labels
-    return np.isin(labels, paper.REGIONS[task]).astype(np.uint8)
+# The three kinds of training images
 
 
 @dataclass(frozen=True)
 class TrainingSlices:
     """The training slices of one split and task, with exactly the labels the supervision grants.
 
+    `select_training_slices` makes them from a `SliceStore`, `TrainingSlices.from_arrays` from arrays of your own.
+
     Attributes:
-        images: (N, C, H, W), indexable by rows.
+        images: (N, C, H, W), indexable by rows: a `SliceStore` or an array.
         presence: (N, R) uint8, does class r occur in the slice; only rows of the pools are filled in.
         label_index: (N,) position in `label_maps` of an annotated positive slice, -1 elsewhere.
         label_maps: (L, H, W) uint8 targets of the annotated positive slices. Negatives need none: they are all zero.
@@ -102,13 +96,78 @@ class TrainingSlices:
         negative, weak: rows of negative slices and of positive slices of weak patients.
     """
 
-    images: np.ndarray
+    images: SliceStore | np.ndarray
     presence: np.ndarray
     label_index: np.ndarray
     label_maps: np.ndarray
     positive: tuple[np.ndarray, ...]
     negative: np.ndarray
     weak: np.ndarray
+
+    @classmethod
+    def from_arrays(cls, images, annotated, labels, presence=None) -> TrainingSlices:
+        """Training slices from arrays, for a loader of your own.
+
+        Args:
+            images: (N, C, H, W), an array or anything else that has a `shape` and is indexed by rows; not copied.
+            annotated: (N,) bool, does the image have a label map? All others are weak.
+            labels: (A, H, W) integers 0..R, the label maps of the annotated images in their order; 0 is background.
+            presence: (N - A, R) 0 or 1, does class r + 1 occur in the image? A row per weak image, in their order. With
+                one class it may be (N - A,); None where no image is weak.
+
+        Raises DataError where the arrays do not fit each other, or no annotated image shows one of the classes.
+
+        For example, 100 images of which the first 20 have label maps of tumour (1) and background (0):
+
+            data = TrainingSlices.from_arrays(images, np.arange(100) < 20, labels[:20], shows_tumour[20:])
+            sampler = BatchSampler(data, k=4, m=2, n=4, flip_fraction=0.3, seed=0)
+            batch = sampler.draw()
+        """
+        annotated, labels = np.asarray(annotated), np.asarray(labels)
+        _check_array("annotated", annotated, "b", images.shape[:1], "a bool per image")
+        rows, weak = np.flatnonzero(annotated), np.flatnonzero(~annotated)
+        shape = (len(rows), *images.shape[2:])
+        _check_array("labels", labels, "iub", shape, "a label map of integers per annotated image")
+        highest = int(labels.max(initial=1))
+        given = np.zeros((0, highest), bool) if presence is None else np.asarray(presence)
+        given = given[:, None] if given.ndim == 1 else given  # (N - A, R)
+        shape = (len(weak), given.shape[-1])
+        _check_array("presence", given, "iubf", shape, "a row of 0 and 1 per image without label map")
+        if not np.isin(given, (0, 1)).all():
+            raise DataError(
+                "presence: found other values than 0 and 1; write 1 where a class occurs and 0 elsewhere."
+            )
+        if labels.min(initial=0) < 0 or highest > given.shape[1]:
+            raise DataError(
+                f"labels: found values from {labels.min()} to {highest}, expected 0 to {given.shape[1]}: background "
+                "and a class per column of presence."
+            )
+        known = np.zeros((len(annotated), given.shape[1]), np.uint8)  # (N, R)
+        known[rows], known[weak] = _shown(labels, given.shape[1]), given
+        if not (there := known[rows].any(axis=0)).all():
+            raise DataError(
+                f"labels: no annotated image shows class {there.argmin() + 1}, which every batch must show; annotate "
+                "one that does."
+            )
+        shows = known.any(axis=1)  # (N,)
+        return cls._sorted(images, known, shows, rows, weak, labels[shows[rows]].astype(np.uint8))
+
+    @classmethod
+    def _sorted(cls, images, presence, shows, annotated, weak, label_maps) -> TrainingSlices:
+        """Sort rows of annotated and of weak images into the three kinds; `shows` (N,): is the row positive?"""
+        chosen = annotated[shows[annotated]]
+        label_index = np.full(len(presence), -1)
+        label_index[chosen] = np.arange(len(chosen))
+        positive = [chosen[column[chosen] == 1] for column in presence.T]
+        return cls(
+            images=images,
+            presence=presence,
+            label_index=label_index,
+            label_maps=label_maps,
+            positive=(*positive, chosen) if len(positive) > 1 else (chosen,),
+            negative=np.concatenate([annotated[~shows[annotated]], weak[~shows[weak]]]),
+            weak=weak[shows[weak]],
+        )
 
     def labels_of(self, rows: np.ndarray) -> np.ndarray:
         """Targets (A, H, W) uint8 of annotated rows (A,): their label maps, all zero for negatives."""
@@ -118,6 +177,16 @@ class TrainingSlices:
         return labels
 
 
+def _check_array(name: str, array: np.ndarray, kinds: str, shape: tuple[int, ...], meaning: str) -> None:
+    if array.dtype.kind not in kinds or array.shape != shape:
+        raise DataError(f"{name}: found {array.dtype} {array.shape}, expected {meaning}: {shape}.")
+
+
+def _shown(labels: np.ndarray, n_classes: int) -> np.ndarray:
+    """Which of the classes 1..R occur in each label map (N, H, W): bool (N, R)."""
+    return np.stack([(labels == value).any(axis=(1, 2)) for value in range(1, n_classes + 1)], axis=1)
+
+
 def select_training_slices(
     store: SliceStore,
     split: Split,
@@ -125,7 +194,7 @@ def select_training_slices(
     *,
     use_weak: bool = True,
     weak_negatives: bool = True,
-    weak_labels: WeakLabels = AS_GIVEN,
+    weak_labels: WeakLabels | None = None,
 ) -> TrainingSlices:
     """The three kinds of training images of section 3.1.
 
@@ -138,49 +207,39 @@ def select_training_slices(
     Raises DataError if the fully annotated patients lack a class that every batch must show; warns if the weak patients
     do. Both say who lacks which class, and what to do.
     """
-    columns, groups = task_columns(task), task_classes(task)
-    training = store.table["training"].to_numpy()
-    presence = np.zeros((len(training), len(columns)), np.uint8)
-    label_index = np.full(len(training), -1)
-    positive, negative, maps = [], [], []
-    labelled = 0
+    names, training = np.array(task_columns(task)), store.table["training"].to_numpy()
+    presence, maps = np.zeros((len(store), len(names)), np.uint8), []  # (N, R)
+
+    def training_rows(patients: Iterable[str]) -> np.ndarray:
+        rows = np.concatenate([np.arange(0), *(np.arange(len(store))[store.rows(name)] for name in patients)])
+        return rows[training[rows]]
+
     for patient in split.fully_annotated:
-        rows = np.arange(len(training))[store.rows(patient)]
-        labels = store.label_maps(patient)
-        presence[rows] = np.stack([np.isin(labels, group).any(axis=(1, 2)) for group in groups], axis=1)
-        has_any = presence[rows].any(axis=1)
-        chosen = rows[has_any & training[rows]]
-        positive.append(chosen)
-        negative.append(rows[~has_any & training[rows]])
-        label_index[chosen] = labelled + np.arange(len(chosen))
-        labelled += len(chosen)
-        maps.append(task_labels(labels[has_any & training[rows]], task))
-    rows = joined_rows(positive)
-    pools = [rows[presence[rows, branch] == 1] for branch in range(len(columns))]
-    if lacking := [name for name, pool in zip(columns, pools, strict=True) if not len(pool)]:
+        labels = task_labels(store.label_maps(patient), task)  # (Z, H, W)
+        shown = _shown(labels, len(names))
+        presence[store.rows(patient)] = shown
+        maps.append(labels[shown.any(axis=1) & training[store.rows(patient)]])
+    annotated = training_rows(split.fully_annotated)
+    if lacking := names[~presence[annotated].any(axis=0)].tolist():
         _refuse(store, split, task, lacking)
-    if task == "multiclass":
-        pools.append(rows)
     seen = store.presence(list(split.weak), task) if use_weak and split.weak else {}
     for patient, table in seen.items():
-        presence[store.rows(patient)] = table[columns].to_numpy()
-    rows = joined_rows([np.arange(len(training))[store.rows(patient)] for patient in seen])
-    rows = rows[training[rows]]  # the training slices of all weak patients
-    shown = presence[rows].any(axis=0)  # (R,)
-    if seen and not shown.all():
-        _warn(store, split, [name for name, found in zip(columns, shown, strict=True) if not found])
-    presence[rows] = weak_labels.with_errors(presence[rows])
-    has_any = presence[rows].any(axis=1)
-    presence[rows] = weak_labels.as_targets(presence[rows])
-    return TrainingSlices(
-        images=store.images,
-        presence=presence,
-        label_index=label_index,
-        label_maps=np.concatenate(maps),
-        positive=tuple(pools),
-        negative=joined_rows([*negative, rows[~has_any]] if weak_negatives else negative),
-        weak=rows[has_any],
-    )
+        presence[store.rows(patient)] = table[names].to_numpy()
+    weak = training_rows(seen)
+    if seen and (lacking := names[~presence[weak].any(axis=0)].tolist()):
+        warnings.warn(
+            f"{store.cohort.folder}: by slice_labels.csv no training slice of the {_named(split.weak, 'weak')} shows "
+            f"{' or '.join(lacking)}, so these patients only teach what its absence looks like. Add its rows if they "
+            "do have it; otherwise choose more weak patients, another fold or another task.",
+            stacklevel=2,
+        )
+    weak_labels = weak_labels or WeakLabels()
+    presence[weak] = weak_labels.with_errors(presence[weak])
+    shows = presence.any(axis=1)  # (N,)
+    presence[weak] = weak_labels.as_targets(presence[weak])
+    if not weak_negatives:
+        weak = weak[shows[weak]]
+    return TrainingSlices._sorted(store, presence, shows, annotated, weak, np.concatenate(maps))
 
 
 def _refuse(store: SliceStore, split: Split, task: str, lacking: list[str]) -> NoReturn:
@@ -195,22 +254,9 @@ def _refuse(store: SliceStore, split: Split, task: str, lacking: list[str]) -> N
         raise DataError(f"{fault}; choose another fold, a larger n_fa or another task.") from None
     counts = {name: sum(table[name].any() for table in tables) for name in lacking}
     found = " and ".join(f"{name} in {count} of the {len(tables)} others" for name, count in counts.items())
-    advice = (
-        "raise n_fa, or choose another fold or scenario_seed"
-        if min(counts.values())
-        else "choose another task"
-    )
+    some = min(counts.values()) > 0
+    advice = "raise n_fa, or choose another fold or scenario_seed" if some else "choose another task"
     raise DataError(f"{fault}. slice_labels.csv has {found}: {advice}.")
-
-
-def _warn(store: SliceStore, split: Split, lacking: list[str]) -> None:
-    """Say which classes no weak patient shows: training goes on, but it may not be what was meant."""
-    warnings.warn(
-        f"{store.cohort.folder}: by slice_labels.csv no training slice of the {_named(split.weak, 'weak')} shows "
-        f"{' or '.join(lacking)}, so these patients only teach what its absence looks like. Add its rows if they do "
-        "have it; otherwise choose more weak patients, another fold or another task.",
-        stacklevel=3,
-    )
 
 
 def _named(patients: Sequence[str], kind: str) -> str:
@@ -219,9 +265,7 @@ def _named(patients: Sequence[str], kind: str) -> str:
     return f"{len(patients)} {kind} patient{'s' if len(patients) > 1 else ''} ({names})"
 
 
-def joined_rows(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Arrays of rows (N_i,) end to end; of none, an empty one."""
-    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+# Batches
 
 
 @dataclass(frozen=True)
@@ -229,21 +273,13 @@ class Batch:
     """One training batch of B = k + m + n images; the first k + m are annotated.
 
     images: (B, C, H, W) float32; labels: (k + m, H, W) int64; presence: (B, R) int64; rows: (B,) rows in the store.
-    Those of `feed` hold tensors on the device instead of arrays, all but the rows.
+    Those of `feed_batches` may hold tensors on the device instead of arrays, all but the rows.
     """
 
     images: np.ndarray
     labels: np.ndarray
     presence: np.ndarray
     rows: np.ndarray
-
-
-@dataclass(frozen=True)
-class Draw:
-    """What makes a batch: `rows` (B,) in the store, and `mirrored` (B,) bool, which of them are mirrored left-right."""
-
-    rows: np.ndarray
-    mirrored: np.ndarray
 
 
 class Pool:
@@ -255,7 +291,7 @@ class Pool:
 
     def draw(self, count: int) -> np.ndarray:
         """The next `count` rows."""
-        drawn = []
+        drawn = [self.rows[:0]]
         while count > 0:
             if self.position == len(self.order):
                 self.order, self.position = self.rng.permutation(len(self.rows)), 0
@@ -263,7 +299,7 @@ class Pool:
             self.position += len(taken)
             count -= len(taken)
             drawn.append(self.rows[taken])
-        return joined_rows(drawn)
+        return np.concatenate(drawn)
 
 
 class BatchSampler:
@@ -272,12 +308,10 @@ class BatchSampler:
     For multiclass the k images are drawn from one list per subclass first, so that each subclass is present at least
     once among the annotated images of every batch, then from all positives (section 3.2).
 
-    Raises:
-        DataError: a pool that the batch needs is empty.
+    Raises DataError where a pool that the batch needs is empty, SettingError where k is too small for all classes.
     """
 
     feed = "direct"
-    """How batches reach the device; `mixsup_lib.sampling` has faster ways with the same batches."""
 
     def __init__(
         self, data: TrainingSlices, *, k: int, m: int, n: int, flip_fraction: float, seed: int
@@ -285,6 +319,10 @@ class BatchSampler:
         self.data, self.k, self.m, self.n = data, k, m, n
         self.n_flipped = round(flip_fraction * (k + m + n))
         self.rng = np.random.default_rng(seed)
+        if k < (least := max(len(data.positive) - 1, 1)):
+            raise SettingError(
+                f"k = {k}: every batch must show all {least} classes; choose k from {least} up."
+            )
         for name, pool, count in (("negative", data.negative, m), ("positive weak", data.weak, n)):
             if count and len(pool) == 0:
                 raise DataError(
@@ -292,39 +330,30 @@ class BatchSampler:
                 )
         self.pools = [Pool(rows, self.rng) for rows in (*data.positive, data.negative, data.weak)]
 
-    def _draw_rows(self) -> np.ndarray:
-        *positive, negative, weak = self.pools
-        counts = [1] * len(positive)
-        counts[-1] = self.k - len(positive) + 1
-        drawn = [pool.draw(count) for pool, count in zip(positive, counts, strict=True)]
-        return joined_rows([*drawn, negative.draw(self.m), weak.draw(self.n)])
-
-    def plan(self) -> Draw:
-        """Choose the next batch without reading its images; 30 % of it is mirrored left-right."""
-        rows = self._draw_rows()
+    def plan(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows (B,) of the next batch, and which of them are mirrored left-right (B,) bool; no image is read."""
+        *classes, positive, negative, weak = self.pools
+        shown = [pool.draw(1) for pool in classes]
+        counts = {positive: self.k - len(shown), negative: self.m, weak: self.n}
+        rows = np.concatenate([*shown, *(pool.draw(count) for pool, count in counts.items())])  # (B,)
         mirrored = np.zeros(len(rows), bool)
         mirrored[self.rng.permutation(len(rows))[: self.n_flipped]] = True
-        return Draw(rows, mirrored)
+        return rows, mirrored
 
     def draw(self) -> Batch:
         """The next batch; mirrored images are mirrored together with their labels."""
-        plan = self.plan()
-        images = np.asarray(self.data.images[plan.rows], np.float32)  # (B, C, H, W)
-        annotated = plan.rows[: self.k + self.m]
-        labels = self.data.labels_of(annotated).astype(np.int64)  # (k + m, H, W)
-        images[plan.mirrored] = images[plan.mirrored, :, :, ::-1]
-        both = plan.mirrored[: len(annotated)]
+        rows, mirrored = self.plan()
+        images = np.asarray(self.data.images[rows], np.float32)  # (B, C, H, W)
+        labels = self.data.labels_of(rows[: self.k + self.m]).astype(np.int64)  # (k + m, H, W)
+        images[mirrored] = images[mirrored, :, :, ::-1]
+        both = mirrored[: len(labels)]
         labels[both] = labels[both, :, ::-1]
-        return Batch(images, labels, self.data.presence[plan.rows].astype(np.int64), plan.rows)
-
-    def snapshot(self) -> dict:
-        """`state_dict` that shares its arrays with the sampler, which never changes one in place."""
-        pools = [{"order": pool.order, "position": pool.position} for pool in self.pools]
-        return {"rng": self.rng.bit_generator.state, "pools": pools}
+        return Batch(images, labels, self.data.presence[rows].astype(np.int64), rows)
 
     def state_dict(self) -> dict:
         """Everything the next batches depend on, as plain Python values."""
-        return plain_values(self.snapshot())
+        pools = [{"order": pool.order.tolist(), "position": pool.position} for pool in self.pools]
+        return {"rng": self.rng.bit_generator.state, "pools": pools}
 
     def load_state_dict(self, state: dict) -> None:
         """Continue exactly where `state_dict` was taken."""
@@ -333,14 +362,8 @@ class BatchSampler:
             pool.order, pool.position = np.array(saved["order"], np.int64), saved["position"]
 
 
-def plain_values(snapshot: dict) -> dict:
-    """A `BatchSampler.snapshot` with lists in place of arrays, as checkpoints hold it."""
-    pools = [pool | {"order": pool["order"].tolist()} for pool in snapshot["pools"]]
-    return snapshot | {"pools": pools}
-
-
-ROWS_AT_A_TIME = 256
-"""Slices copied to the device at once when they are to stay there (about 120 MB of BraTS)."""
+# Ways to the device: every way draws the same rows and yields the same numbers bit for bit. The state it saves is that
+# of the batches handed out, so a run resumes exactly and may go on in another way than it began.
 
 
 def feed_batches(
@@ -361,7 +384,7 @@ def feed_batches(
             f"Labels range from {maps.min()} to {maps.max()}, expected 0..{n_classes - 1}: "
             "the masks hold a class that the task does not have."
         )
-    rows = resident_rows(sampler)
+    rows = np.unique(np.concatenate([pool.rows for pool in sampler.pools]))  # all that batches can show
     needed = rows.size * sampler.data.images[:1].nbytes + maps.nbytes
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
     chosen = choose_feed(feed, needed, free)
@@ -388,15 +411,8 @@ def choose_feed(feed: str, needed: int, free: int | None) -> str:
     return "resident" if needed <= free / 2 else "prefetch"
 
 
-def resident_rows(sampler: BatchSampler) -> np.ndarray:
-    """Rows of the store that batches can show, in order: those of the training slices (N,)."""
-    return np.unique(np.concatenate([pool.rows for pool in sampler.pools]))
-
-
 class DeviceBatches:
     """A sampler whose batches hold tensors on the device; the fields of `Batch` keep their shapes and types."""
-
-    feed = ""
 
     def __init__(self, sampler: BatchSampler, device: torch.device) -> None:
         self.sampler, self.device = sampler, device
@@ -432,6 +448,7 @@ class ResidentBatches(DeviceBatches):
     """
 
     feed = "resident"
+    AT_ONCE = 256  # slices copied to the device at a time, about 120 MB of BraTS
 
     def __init__(self, sampler: BatchSampler, device: torch.device, rows: np.ndarray) -> None:
         super().__init__(sampler, device)
@@ -439,8 +456,8 @@ class ResidentBatches(DeviceBatches):
         self.place[rows] = np.arange(len(rows))
         first = torch.from_numpy(np.asarray(self.data.images[rows[:1]]))
         self.images = torch.empty((len(rows), *first.shape[1:]), dtype=first.dtype, device=device)
-        for start in range(0, len(rows), ROWS_AT_A_TIME):
-            part = np.asarray(self.data.images[rows[start : start + ROWS_AT_A_TIME]])
+        for start in range(0, len(rows), self.AT_ONCE):
+            part = np.asarray(self.data.images[rows[start : start + self.AT_ONCE]])
             self.images[start : start + len(part)] = self._sent(self._pinned(part))
         negative = np.zeros_like(self.data.label_maps[:1])
         maps = np.concatenate([self.data.label_maps, negative])  # a negative's label index is -1: the last
@@ -448,14 +465,14 @@ class ResidentBatches(DeviceBatches):
 
     def draw(self) -> Batch:
         """The next batch, gathered on the device."""
-        plan = self.sampler.plan()
+        rows, mirrored = self.sampler.plan()
         annotated = self.sampler.k + self.sampler.m
-        index = self.data.label_index[plan.rows] % len(self.label_maps)
-        table = [self.place[plan.rows], index, plan.mirrored, *self.data.presence[plan.rows].T]
+        index = self.data.label_index[rows] % len(self.label_maps)
+        table = [self.place[rows], index, mirrored, *self.data.presence[rows].T]
         sent = self._sent(self._pinned(np.stack(table).astype(np.int64)))  # (3 + R, B), a few hundred bytes
         images = self.images.index_select(0, sent[0])  # (B, C, H, W)
         labels = self.label_maps.index_select(0, sent[1, :annotated])  # (A, H, W)
-        return self._batch(images, labels, sent[2], sent[3:].T, plan.rows)
+        return self._batch(images, labels, sent[2], sent[3:].T, rows)
 
 
 class FetchedBatches(DeviceBatches):
@@ -466,28 +483,24 @@ class FetchedBatches(DeviceBatches):
 
     def __init__(self, sampler: BatchSampler, device: torch.device) -> None:
         super().__init__(sampler, device)
-        self.thread = ThreadPoolExecutor(1, "slices")
-        self.waiting: deque = deque()  # the sampler's state before a batch was planned, and the batch to come
+        self.ahead = copy.deepcopy(sampler, {id(self.data): self.data})  # plans the batches that wait
+        self.thread, self.waiting = ThreadPoolExecutor(1, "slices"), deque()
 
     def draw(self) -> Batch:
         """The next batch, read before it was asked for; a later one is planned in its place."""
         while len(self.waiting) <= self.AHEAD:
-            state, plan = self.sampler.snapshot(), self.sampler.plan()
-            self.waiting.append((state, plan, self.thread.submit(self._fetch, plan)))
-        _, plan, parts = self.waiting.popleft()
-        return self._batch(*[self._sent(part) for part in parts.result()], plan.rows)
+            self.waiting.append(self.thread.submit(self._fetch, *self.ahead.plan()))
+        rows, _ = self.sampler.plan()
+        return self._batch(*[self._sent(part) for part in self.waiting.popleft().result()], rows)
 
-    def _fetch(self, plan: Draw) -> tuple[Tensor, ...]:
-        labels = self.data.labels_of(plan.rows[: self.sampler.k + self.sampler.m])
-        presence = self.data.presence[plan.rows].astype(np.int64)
-        images = np.asarray(self.data.images[plan.rows])
-        return tuple(self._pinned(part) for part in (images, labels, plan.mirrored, presence))
-
-    def state_dict(self) -> dict:
-        """That of the sampler before it planned the batches that wait."""
-        return plain_values(self.waiting[0][0]) if self.waiting else super().state_dict()
+    def _fetch(self, rows: np.ndarray, mirrored: np.ndarray) -> list[Tensor]:
+        labels = self.data.labels_of(rows[: self.sampler.k + self.sampler.m])
+        presence = self.data.presence[rows].astype(np.int64)
+        images = np.asarray(self.data.images[rows])
+        return [self._pinned(part) for part in (images, labels, mirrored, presence)]
 
     def load_state_dict(self, state: dict) -> None:
         """Continue exactly where `state_dict` was taken; batches read ahead are dropped."""
         self.waiting.clear()
         super().load_state_dict(state)
+        self.ahead.load_state_dict(state)

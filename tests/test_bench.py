@@ -104,9 +104,7 @@ def test_preparing_does_what_prepare_does_and_reading_reads_everything(phantom, 
     once = preparing.preparing(cohort.folder, tmp_path / "store", pixel_mm=5.0, window=(48, 48))
     assert once() == once() == 12 * store.rows(store.cohort.patients[0].id).stop
     made = prepare(cohort.folder, tmp_path / "store", pixel_mm=5.0, window=(48, 48), progress=False)
-    assert np.array_equal(
-        made.images[made.rows(cohort.patients[1].id)], store.images[store.rows("Brats18_PHANTOM_002_1")]
-    )
+    assert np.array_equal(made.slices(cohort.patients[1].id), store.slices("Brats18_PHANTOM_002_1"))
     patient = find_cohort(phantom).patients[0]
     files = [*patient.image_files, *patient.mask_files]
     assert preparing.reading(files)() == 5 * patient.read_labels().size

@@ -82,7 +82,7 @@ def test_only_slices_that_batches_can_show_stay_on_the_device(store, split):
     inner = BatchSampler(data, k=4, m=2, n=4, flip_fraction=0.3, seed=0)
     kept = feed_batches(inner, CPU, "resident", n_classes=2)
     training = store.table["training"] & ~store.table["patient"].isin(split.test)
-    assert len(kept.images) == training.sum() < len(store.images)
+    assert len(kept.images) == training.sum() < len(store)
     assert kept.images.dtype == torch.float16
 
 

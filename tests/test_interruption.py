@@ -15,9 +15,7 @@ import pytest
 from filelock import FileLock, Timeout
 from test_training import trainer
 
-import mixsup_lib.slices as building
-import mixsup_lib.slices as slices
-from mixsup_lib import phantom
+from mixsup_lib import phantom, slices
 from mixsup_lib.config import make_config
 from mixsup_lib.experiments.runs import run
 from mixsup_lib.files import DataError, worker_pool
@@ -58,8 +56,8 @@ def test_workers_of_a_killed_process_end_and_free_its_locks(method, tmp_path):
     """Without this, the workers wait for ever, with the lock that they inherited: the next start would never begin."""
 
     def work() -> None:
-        with FileLock(tmp_path / "lock"), worker_pool(2, tmp_path, method) as pool:
-            list(pool.map(time.sleep, [600, 600]))
+        with FileLock(tmp_path / "lock"), worker_pool(2, tmp_path, method) as each:
+            list(each(time.sleep, [600, 600]))
 
     child = _fork(work)
     _wait_for(lambda: len(_workers(child)) == 2)
@@ -75,8 +73,8 @@ def test_workers_of_a_killed_process_end_and_free_its_locks(method, tmp_path):
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_after_an_error_no_worker_writes_on(method, tmp_path):
     """Whoever gets the folder's lock next would remove the file under its hands, or find it half written."""
-    with pytest.raises(ZeroDivisionError), worker_pool(2, tmp_path, method) as pool:
-        pool.submit(_write_slowly, tmp_path)
+    with pytest.raises(ZeroDivisionError), worker_pool(2, tmp_path, method) as each:
+        each(_write_slowly, [tmp_path])
         _wait_for((tmp_path / "begun").exists)
         raise ZeroDivisionError
     assert sorted(file.name for file in tmp_path.iterdir()) == ["begun", "ended"]
@@ -111,100 +109,34 @@ def _wait_for(happened, seconds: float = 300) -> None:
 
 
 def test_a_worker_of_prepare_that_is_killed_is_one_sentence(phantom, tmp_path, monkeypatch):
-    monkeypatch.setattr(building, "_work", _no_work)
+    monkeypatch.setattr(slices, "_prepare_patient", _no_work)
     with pytest.raises(DataError, match=r"store: a process that writes it ended early: too little memory"):
         prepare(phantom, tmp_path / "store", workers=2, **GRID)
     monkeypatch.undo()
-    assert len(prepare(phantom, tmp_path / "store", workers=2, **GRID).images)
+    assert len(prepare(phantom, tmp_path / "store", workers=2, **GRID))
 
 
-def _no_work(job, parts, patient) -> None:
+def _no_work(patient, **options) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_images_of_other_settings_are_not_taken_for_those_of_an_unfinished_prepare(
-    phantom, tmp_path, monkeypatch
-):
-    """Killed after the new images.npy and before its store.json, the store of before must not seem to be there."""
-    before = np.array(prepare(phantom, tmp_path / "store", **GRID).images)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(slices, "write_description", _interrupt)
-        prepare(phantom, tmp_path / "store", **{**GRID, "window": (40, 40)})
-    with pytest.raises(DataError, match="not a prepared store"):
-        slices.SliceStore(tmp_path / "store", slices.find_cohort(phantom))
-    assert np.array_equal(prepare(phantom, tmp_path / "store", **GRID).images, before)
-
-
-def _count(monkeypatch) -> list[str]:
-    """IDs of the patients that are prepared from now on, in this process."""
+@pytest.mark.parametrize("harm", ["cut", "record", "missing"])
+def test_what_a_killed_prepare_left_damaged_is_prepared_again(harm, phantom, store, tmp_path, monkeypatch):
+    prepare(phantom, tmp_path / "store", **GRID)
+    ids = [patient.id for patient in store.cohort.patients]
+    (tmp_path / "store" / f".0123abcd.{ids[0]}.npy").write_bytes(b"half")
+    file = tmp_path / "store" / f"{ids[3]}{'.json' if harm == 'record' else '.npy'}"
+    if harm == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-100])
     calls, real = [], slices.patient_slices
     monkeypatch.setattr(
         slices, "patient_slices", lambda case, *rest: calls.append(case.patient) or real(case, *rest)
     )
-    return calls
-
-
-def test_a_prepare_killed_before_its_description_was_there_prepares_no_patient_again(
-    phantom, store, tmp_path, monkeypatch
-):
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(slices, "write_description", _interrupt)
-        prepare(phantom, tmp_path / "store", **GRID)
-    assert (tmp_path / "store/images.npy").exists() and not (tmp_path / "store/store.json").exists()
-    calls = _count(monkeypatch)
-    assert np.array_equal(prepare(phantom, tmp_path / "store", **GRID).images, store.images) and calls == []
-
-
-@pytest.mark.parametrize("harm", ["cut", "bit", "entry"])
-def test_what_a_killed_prepare_left_damaged_is_prepared_again(harm, phantom, store, tmp_path, monkeypatch):
-    """The fourth patient is not whole: the first three stay, the rest is made again."""
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(building.GrowingArray, "finish", _interrupt)
-        prepare(phantom, tmp_path / "store", **GRID)
-    (parts,) = (tmp_path / "store").glob("parts-*")
-    ids = [patient.id for patient in store.cohort.patients]
-    place = 128 + 2 * store.images[: store.rows(ids[3]).start].size + 1000
-    content = bytearray((parts / "images.growing").read_bytes())
-    content[place] ^= 1
-    if harm == "entry":
-        (parts / f"{ids[3]}.json").write_text("[")
-    else:
-        (parts / "images.growing").write_bytes(content[:place] if harm == "cut" else content)
-    calls = _count(monkeypatch)
-    assert np.array_equal(prepare(phantom, tmp_path / "store", **GRID).images, store.images)
-    assert calls == ids[3:]
-
-
-def test_what_workers_of_a_killed_prepare_left_is_used_by_one_process(phantom, store, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(building.GrowingArray, "append", _interrupt)
-        prepare(phantom, tmp_path / "store", **GRID, workers=2)
-    left = {file.stem for file in (tmp_path / "store").glob("parts-*/*.npy")}
-    calls = _count(monkeypatch)
-    assert np.array_equal(prepare(phantom, tmp_path / "store", **GRID).images, store.images)
-    assert left and not left & set(calls) and len(calls) == len(store.cohort.patients) - len(left)
-
-
-def test_parts_of_a_killed_prepare_are_removed_once_the_store_is_there(phantom, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(slices.shutil, "rmtree", _interrupt)
-        prepare(phantom, tmp_path / "store", **GRID)
-    assert list((tmp_path / "store").glob("parts-*")) and (tmp_path / "store/store.json").exists()
-    (tmp_path / "store/.0123abcd.images.npy").write_bytes(b"half")
-    written = (tmp_path / "store/images.npy").stat().st_mtime_ns
-    prepare(phantom, tmp_path / "store", **GRID)
-    assert {f.name for f in (tmp_path / "store").iterdir()} <= {
-        "images.npy",
-        "store.json",
-        "slice_labels.csv",
-        ".lock",
-    }
-    assert (tmp_path / "store/images.npy").stat().st_mtime_ns == written
-
-
-def _interrupt(*args, **options) -> None:
-    raise KeyboardInterrupt
+    assert np.array_equal(prepare(phantom, tmp_path / "store", **GRID)[:], store[:]) and calls == [ids[3]]
+    files = {f"{name}{suffix}" for name in ids for suffix in (".npy", ".json")}
+    assert {f.name for f in (tmp_path / "store").iterdir()} - {".lock"} == files | {"slice_labels.csv"}
 
 
 def test_a_phantom_killed_before_its_description_was_there_continues(tmp_path):
@@ -229,13 +161,13 @@ def test_a_second_prepare_says_that_it_waits_and_ends_on_the_same_store(
     real = slices.patient_slices
     monkeypatch.setattr(slices, "patient_slices", lambda *args: time.sleep(0.1) or real(*args))
     child = _fork(lambda: prepare(phantom, tmp_path / "store", **GRID))
-    _wait_for(lambda: list((tmp_path / "store").glob("parts-*/*.json")))
+    _wait_for(lambda: list((tmp_path / "store").glob("*.npy")))
     second = prepare(phantom, tmp_path / "store", **GRID)
     assert os.waitpid(child, 0)[1] == 0
     assert (
         f"{tmp_path / 'store'}: another process works on it; this one waits for it." in capfd.readouterr().err
     )
-    assert np.array_equal(second.images, store.images)
+    assert np.array_equal(second[:], store[:])
 
 
 def test_a_second_phantom_says_that_it_waits_and_harms_no_patient(tmp_path, monkeypatch, capfd):

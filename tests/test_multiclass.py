@@ -141,7 +141,7 @@ def test_a_slice_can_show_several_subclasses(store, split):
 def test_a_weak_patient_has_the_subclasses_that_slice_labels_csv_names(store, split):
     data = select_training_slices(store, split, "multiclass")
     for patient, table in store.presence(list(split.weak), "multiclass").items():
-        rows = np.arange(len(store.images))[store.rows(patient)]
+        rows = np.arange(len(store))[store.rows(patient)]
         expected = table[list(paper.CLASSES.values())].to_numpy()
         assert np.array_equal(data.presence[rows], expected)
         assert (data.label_index[rows] == -1).all()

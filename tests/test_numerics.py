@@ -217,10 +217,12 @@ def test_nan_in_the_data_stops_the_run_with_its_batch_saved_and_the_last_good_st
     row = next(
         row for row in batches[4] if row not in np.concatenate(batches[:4])
     )  # first seen in iteration 5
-    (images_file,) = run_settings["stores"].rglob("images.npy")
+    store = open_store(make_config(**settings), find_cohort(settings["cohort"]))
+    patient, z, _ = store.table.loc[row]
+    (images_file,) = run_settings["stores"].rglob(f"{patient}.npy")
     images = np.load(images_file, mmap_mode="r+", allow_pickle=False)
-    sound = images[row].copy()
-    images[row, 1, 20, 20] = np.nan
+    sound = images[z].copy()
+    images[z, 1, 20, 20] = np.nan
     images.flush()
 
     config = make_config(**settings)

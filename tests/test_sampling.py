@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from mixsup_lib.files import DataError
+from mixsup_lib.files import DataError, SettingError
 from mixsup_lib.protocol import Split
-from mixsup_lib.sampling import BatchSampler, TrainingSlices, select_training_slices, task_labels
+from mixsup_lib.sampling import (
+    BatchSampler,
+    TrainingSlices,
+    feed_batches,
+    select_training_slices,
+    task_labels,
+)
 
 H, W = 6, 8
 
@@ -101,6 +108,72 @@ def test_an_empty_pool_is_a_clear_error():
     empty = TrainingSlices(**{**data.__dict__, "weak": np.zeros(0, int)})
     with pytest.raises(DataError, match="4 positive weak slices"):
         BatchSampler(empty, k=4, m=2, n=4, flip_fraction=0.3, seed=0)
+
+
+def own_arrays(n_classes: int = 1, seed: int = 0) -> dict:
+    """40 annotated and 60 weak images, in mixed order, with random labels; each image is filled with its row number."""
+    rng = np.random.default_rng(seed)
+    images = np.broadcast_to(np.arange(100)[:, None, None, None], (100, 2, H, W)).astype(np.float32).copy()
+    annotated = np.isin(np.arange(100), rng.permutation(100)[:40])
+    labels = rng.integers(n_classes + 1, size=(40, H, W)) * (rng.random((40, 1, 1)) < 0.6)
+    presence = (rng.random((60, n_classes)) < 0.5).astype(int)
+    return {"images": images, "annotated": annotated, "labels": labels, "presence": presence}
+
+
+@pytest.mark.parametrize("n_classes", [1, 3])
+@pytest.mark.parametrize("feed", ["direct", "resident", "prefetch"])
+def test_batches_from_plain_arrays(n_classes, feed):
+    """Somebody with a loader of their own gets the same kinds of images, each with its own labels."""
+    own = own_arrays(n_classes)
+    data = TrainingSlices.from_arrays(**own)
+    inner = BatchSampler(data, k=4, m=2, n=4, flip_fraction=0.0, seed=0)
+    batches = feed_batches(inner, torch.device("cpu"), feed, n_classes=n_classes + 1)
+    maps = np.zeros((100, H, W), int)
+    maps[own["annotated"]] = own["labels"]
+    shows = np.stack(
+        [(maps == value).any(axis=(1, 2)) for value in range(1, n_classes + 1)], axis=1
+    )  # (N, R)
+    shows[~own["annotated"]] = own["presence"]
+    seen = set()
+    for _ in range(60):
+        batch = batches.draw()
+        rows, labels, presence = batch.rows, np.asarray(batch.labels), np.asarray(batch.presence)
+        assert (np.asarray(batch.images) == rows[:, None, None, None]).all()
+        assert own["annotated"][rows[:4]].all() and not own["annotated"][rows[6:]].any()
+        assert (presence == shows[rows]).all() and presence[:4].any(axis=0).all()
+        assert presence[:4].any(axis=1).all() and presence[6:].any(axis=1).all() and not presence[4:6].any()
+        assert (labels[:4] == maps[rows[:4]]).all() and not labels[4:].any()
+        seen |= set(rows.tolist())
+    assert seen == set(range(100))  # each image can be drawn: negative ones come from both groups
+
+
+def test_plain_arrays_without_weak_images():
+    own = own_arrays(3)
+    everything = TrainingSlices.from_arrays(own["images"][:40], np.ones(40, bool), own["labels"])
+    assert everything.presence.shape == (40, 3) and len(everything.weak) == 0
+    with pytest.raises(SettingError, match="k = 2: every batch must show all 3 classes"):
+        BatchSampler(everything, k=2, m=2, n=0, flip_fraction=0.3, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (
+            {"annotated": np.arange(100)},
+            r"annotated: found int64 \(100,\), expected a bool per image: \(100,\)",
+        ),
+        ({"annotated": np.ones(100, bool)}, r"labels: found int64 \(40, 6, 8\), expected .*\(100, 6, 8\)"),
+        ({"labels": np.zeros((40, H, W))}, "labels: found float64"),
+        ({"labels": np.full((40, H, W), 2)}, "labels: found values from 2 to 2, expected 0 to 1"),
+        ({"labels": np.full((40, H, W), -1)}, "labels: found values from -1 to 1"),
+        ({"labels": np.zeros((40, H, W), int)}, "no annotated image shows class 1"),
+        ({"presence": None}, r"presence: found bool \(0, 1\), expected .*\(60, 1\)"),
+        ({"presence": np.full((60, 1), 2)}, "presence: found other values than 0 and 1"),
+    ],
+)
+def test_plain_arrays_that_do_not_fit_are_one_sentence(wrong, sentence):
+    with pytest.raises(DataError, match=sentence):
+        TrainingSlices.from_arrays(**{**own_arrays(), **wrong})
 
 
 def test_oedema_only_is_negative_for_tumour_core():

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import NamedTuple
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 
+from mixsup_lib import slices as module
+from mixsup_lib.cohort import Cohort
 from mixsup_lib.datasets import find_cohort
 from mixsup_lib.datasets.slice_labels import read_slice_labels
 from mixsup_lib.files import DataError
+from mixsup_lib.sampling import BatchSampler, TrainingSlices
 from mixsup_lib.slices import (
     SliceFrame,
-    _median_under,
+    SliceStore,
+    _median,
     fit_window,
     foreground_mask,
     normalise,
@@ -38,7 +47,7 @@ def test_the_fast_median_is_the_median(count, order):
     mask = np.zeros(volume.shape, bool, order=order)
     mask.ravel("K")[rng.permutation(volume.size)[:count]] = True
     expected = np.median(volume[mask])
-    assert _median_under(volume, mask) == expected and _median_under(volume, mask).dtype == np.float32
+    assert _median(volume, mask) == expected and _median(volume, mask).dtype == np.float32
 
 
 def test_normalised_slices_are_rounded_as_numpy_rounds_and_kept_finite(store):
@@ -146,60 +155,119 @@ def copied(phantom, tmp_path):
     return tmp_path / "cohort"
 
 
-def test_a_finished_store_is_reused_and_a_changed_image_is_noticed(copied, tmp_path):
-    first = prepare(copied, tmp_path / "store", pixel_mm=5.0, window=(48, 48), progress=False)
-    written = (tmp_path / "store" / "images.npy").stat().st_mtime_ns
-    prepare(copied, tmp_path / "store", pixel_mm=5.0, window=(48, 48), progress=False)
-    assert (tmp_path / "store" / "images.npy").stat().st_mtime_ns == written
-    a, b = (find_cohort(copied).patients[i].image_files[0] for i in (0, 1))
-    a.write_bytes(b.read_bytes())
-    second = prepare(copied, tmp_path / "store", pixel_mm=5.0, window=(48, 48), progress=False)
-    assert second.fingerprint() != first.fingerprint()
+GRID = {"pixel_mm": 5.0, "window": (48, 48), "progress": False}
 
 
-def test_only_patients_whose_images_changed_are_prepared_again(copied, tmp_path, monkeypatch):
-    import mixsup_lib.slices as module
-
-    grid = {"pixel_mm": 5.0, "window": (48, 48), "progress": False}
-    before = np.array(prepare(copied, tmp_path / "store", **grid).images)
-    cohort = find_cohort(copied)
-    image, other = (cohort.patients[i].image_files[0] for i in (2, 3))
-    image.write_bytes(other.read_bytes())
-    real, calls = module.patient_slices, []
-    monkeypatch.setattr(
-        module, "patient_slices", lambda case, *rest: calls.append(case.patient) or real(case, *rest)
-    )
-    store = prepare(copied, tmp_path / "store", **grid)
-    assert calls == [cohort.patients[2].id]
-    differ = (store.images != before).any(axis=(1, 2, 3))
-    assert set(store.table["patient"][differ]) == {cohort.patients[2].id}
-    assert np.array_equal(store.images, prepare(copied, tmp_path / "anew", **grid).images)
-
-
-def test_an_array_that_grew_is_the_file_that_numpy_would_write(store, tmp_path):
-    np.save(tmp_path / "whole.npy", store.images)
-    assert (tmp_path / "whole.npy").read_bytes() == (store.folder / "images.npy").read_bytes()
-
-
-def test_an_interrupted_prepare_continues(copied, tmp_path, monkeypatch):
-    import mixsup_lib.slices as module
-
-    whole = prepare(copied, tmp_path / "whole", pixel_mm=5.0, window=(48, 48), progress=False)
+def prepared_patients(monkeypatch, stop_at: int | None = None) -> list[str]:
+    """IDs of the patients that are prepared from now on; `stop_at`: this one is interrupted."""
     real, calls = module.patient_slices, []
 
-    def failing(case, *rest):
+    def counted(case, *rest):
         calls.append(case.patient)
-        if len(calls) == 6:
+        if len(calls) == stop_at:
             raise KeyboardInterrupt
         return real(case, *rest)
 
-    monkeypatch.setattr(module, "patient_slices", failing)
+    monkeypatch.setattr(module, "patient_slices", counted)
+    return calls
+
+
+def same(store, other):
+    return np.array_equal(store[:], other[:]) and store.fingerprint() == other.fingerprint()
+
+
+def test_a_patient_is_prepared_again_only_where_its_images_changed(copied, tmp_path, monkeypatch):
+    before = prepare(copied, tmp_path / "store", **GRID)
+    images, cohort = before[:], find_cohort(copied)
+    changed, other = (cohort.patients[i].image_files[0] for i in (2, 3))
+    changed.write_bytes(other.read_bytes())
+    calls = prepared_patients(monkeypatch)
+    store = prepare(copied, tmp_path / "store", **GRID)
+    assert calls == [cohort.patients[2].id] and store.fingerprint() != before.fingerprint()
+    differ = (store[:] != images).any(axis=(1, 2, 3))
+    assert set(store.table["patient"][differ]) == {cohort.patients[2].id}
+    assert same(store, prepare(copied, tmp_path / "anew", **GRID))
+
+
+def test_other_settings_are_another_store(phantom, store, tmp_path, monkeypatch):
+    """Interrupted while the window was changed, slices of before and after must not be mixed."""
+    prepare(phantom, tmp_path / "store", **GRID)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        prepared_patients(patch, stop_at=4)
+        prepare(phantom, tmp_path / "store", **{**GRID, "window": (40, 40)})
+    with pytest.raises(DataError, match="not a prepared store"):
+        SliceStore(tmp_path / "store", store.cohort)
+    assert same(prepare(phantom, tmp_path / "store", **GRID), store)
+
+
+def test_an_interrupted_prepare_goes_on_at_the_next_patient(phantom, store, tmp_path, monkeypatch):
+    calls = prepared_patients(monkeypatch, stop_at=6)
     with pytest.raises(KeyboardInterrupt):
-        prepare(copied, tmp_path / "store", pixel_mm=5.0, window=(48, 48), progress=False)
-    assert not (tmp_path / "store" / "store.json").exists()
-    resumed = prepare(copied, tmp_path / "store", pixel_mm=5.0, window=(48, 48), progress=False)
-    assert len(calls) == 6 + 5
-    assert np.array_equal(resumed.images, whole.images) and resumed.fingerprint() == whole.fingerprint()
+        prepare(phantom, tmp_path / "store", **GRID)
+    assert same(prepare(phantom, tmp_path / "store", **GRID), store) and len(calls) == 6 + 5
+
+
+def test_the_fingerprint_is_that_of_the_runs_recorded_so_far(store):
+    digests = {patient.id: module._digest(store.slices(patient.id)) for patient in store.cohort.patients}
+    content = json.dumps([digests, {"format": 1, "pixel_mm": 5.0, "window": [48, 48]}], sort_keys=True)
+    assert store.fingerprint() == module.hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def test_rows_of_the_store_are_the_slices_of_its_patients(store):
+    whole = np.concatenate([store.slices(patient.id) for patient in store.cohort.patients])
+    assert whole.shape == store.shape and len(whole) == len(store) == len(store.table)
+    rows = np.array([700 % len(store), 3, 3, len(store) - 1, 0])
+    for which in (rows, slice(5, 90, 7), slice(None), store.rows(store.cohort.patients[4].id)):
+        assert np.array_equal(store[which], whole[which])
+    with pytest.raises(IndexError):
+        store[np.array([len(store)])]
+
+
+@contextmanager
+def open_files_limited_to(count: int):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+class Made(NamedTuple):
+    """A patient without files; every one of its five slices is filled with its number."""
+
+    id: str
+    image_files: tuple = ()
+    mask_files: tuple = ()
+
+    def read_images(self, joined):
+        return SimpleNamespace(patient=self.id, voxel_size_mm=None)
+
+
+def test_a_store_of_1000_patients_needs_few_open_files(tmp_path, monkeypatch):
+    """macOS allows a process 256 of them."""
+    frame = SliceFrame((8, 8), (8, 8), (0, 0), (8, 8))
+    monkeypatch.setattr(
+        module,
+        "patient_slices",
+        lambda case, *rest: (np.full((5, 4, 8, 8), int(case.patient), np.float16), frame),
+    )
+    monkeypatch.setattr("os.fsync", lambda file: None)  # it takes most of the time
+    patients = tuple(Made(f"{number:04d}") for number in range(1000))
+    cohort = Cohort(tmp_path, "made up", ("FLAIR",) * 4, ("whole_tumor",), patients, has_empty_ends=True)
+    with open_files_limited_to(256):
+        store = prepare(cohort, tmp_path / "store", progress=False)
+        presence = (store.table["z"].to_numpy()[5 * 500 :, None] > 2).astype(np.uint8)
+        labels = np.zeros((5 * 500, 8, 8), np.uint8)
+        labels[::3, 2:4, 2:4] = 1
+        data = TrainingSlices.from_arrays(store, np.arange(len(store)) < 5 * 500, labels, presence)
+        sampler = BatchSampler(data, k=4, m=2, n=4, flip_fraction=0.3, seed=0)
+        for _ in range(200):
+            batch = sampler.draw()
+            assert (batch.images == (batch.rows // 5)[:, None, None, None]).all()
+        assert np.array_equal(store[:][:, 0, 0, 0], np.repeat(np.arange(1000), 5))
+        store.verify([patient.id for patient in patients])
 
 
 def test_prepare_writes_nothing_into_the_cohort(copied, tmp_path):
@@ -209,9 +277,21 @@ def test_prepare_writes_nothing_into_the_cohort(copied, tmp_path):
     assert read_slice_labels(tmp_path / "store") is not None
 
 
+def test_slices_of_different_size_are_one_sentence(copied, tmp_path):
+    other = find_cohort(copied).patients[1]
+    for file in (*other.image_files, *other.mask_files):
+        image = nib.load(file)
+        nib.save(image.slicer[2:], file)
+    with pytest.raises(
+        DataError, match=r"slices of Brats.* are 48x48 pixels, those of .*give `prepare` a window"
+    ):
+        prepare(copied, tmp_path / "store", progress=False)
+    assert len(prepare(copied, tmp_path / "store", window=(40, 40), progress=False))
+
+
 def test_parallel_equals_serial(phantom, store, tmp_path):
     parallel = prepare(phantom, tmp_path / "store", pixel_mm=5.0, window=(48, 48), workers=2, progress=False)
-    assert np.array_equal(parallel.images, store.images)
+    assert same(parallel, store)
 
 
 def test_a_folder_that_is_no_store_is_a_clear_error(store, tmp_path):

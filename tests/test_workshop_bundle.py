@@ -19,7 +19,6 @@ from mixsup_lib.experiments.runs import open_store
 
 ROOT = Path(__file__).resolve().parent.parent
 
-import move_stores  # noqa: E402
 import workshop_bundle as bundle  # noqa: E402
 
 
@@ -40,7 +39,7 @@ def checkout(tmp_path):
         subprocess.run([*git, *command], check=True)
     write(root / "README.md", "changed since")
     write(root / "data/phantom-seed1/phantom.json", "{}")
-    write(root / "data/stores/phantom-seed1/2mm/images.npy")
+    write(root / "data/stores/phantom-seed1/2mm/a.npy")
     write(root / "data/stores/phantom-seed1/.lock", "")
     write(root / "data/patients/HGG/a/a_flair.nii.gz")
     run = root / "runs/phantom-seed1/workshop/fold1/mixed"
@@ -93,7 +92,7 @@ def test_the_archive_holds_the_commit_the_phantom_and_the_texts_and_nothing_unfi
         "mixsup/README.md",
         "mixsup/.gitignore",
         "mixsup/data/phantom-seed1/phantom.json",
-        "mixsup/data/stores/phantom-seed1/2mm/images.npy",
+        "mixsup/data/stores/phantom-seed1/2mm/a.npy",
         "mixsup/runs/phantom-seed1/workshop/fold1/mixed/seed0-1234/metrics.json",
         "mixsup/runs/phantom-seed1/workshop/fold1/mixed/seed0-1234/weights.safetensors",
         "mixsup/runs/report-phantom-seed1.html",
@@ -110,8 +109,7 @@ def test_the_texts_are_complete_and_the_script_is_a_shell_script(tmp_path):
     assert f"Python {sys.version_info[0]}.{sys.version_info[1]}" in filled["INSTALL.txt"]
     script = write(tmp_path / "install.sh", filled["install.sh"])
     subprocess.run(["sh", "-n", script], check=True)
-    for name in ("workflow/move_stores.py", "workflow/try_workshop_bundle.py"):
-        assert (ROOT / name).exists()
+    assert (ROOT / "workflow/try_workshop_bundle.py").exists()
 
 
 def test_another_python_is_refused_in_one_sentence_before_anything_is_made(tmp_path):
@@ -140,34 +138,24 @@ def test_the_make_targets_run_these_scripts():
     assert '--editable ".[site]"' in text
 
 
-def test_a_copied_store_is_used_as_it_is(phantom, run_settings, tmp_path):
-    """Copying changes folder and times of the files; without `move_stores` all slices would be prepared again."""
+@pytest.mark.parametrize("unpacked_by", ["python", "tar"])
+def test_an_unpacked_store_is_used_as_it_is(phantom, run_settings, tmp_path, unpacked_by):
+    """The folder changes, and the times of files are kept as an archive keeps them; nothing is prepared again."""
     old, new = tmp_path / "old", tmp_path / "new"
     shutil.copytree(phantom, old / "data/cohort")
-    config = make_config(**run_settings | {"cohort": old / "data/cohort", "stores": old / "data/stores"})
-    before = open_store(config, find_cohort(config.cohort))
-    shutil.copytree(old, new, copy_function=shutil.copy)  # copy: with new times
+    settings = {**run_settings, "cohort": old / "data/cohort", "stores": old / "data/stores"}
+    before = open_store(make_config(**settings), find_cohort(settings["cohort"]))
+    with tarfile.open(tmp_path / "bundle.tar.gz", "w:gz", compresslevel=1) as out:
+        out.add(old / "data", "data")
     shutil.rmtree(old)
-    (images,) = new.glob("data/stores/*/*/images.npy")
-    written = images.stat().st_mtime_ns
-
-    assert move_stores.main(new) == 0
-    config = make_config(**run_settings | {"cohort": new / "data/cohort", "stores": new / "data/stores"})
-    after = open_store(config, find_cohort(config.cohort))
-    assert images.stat().st_mtime_ns == written
+    new.mkdir()
+    if unpacked_by == "tar":
+        subprocess.run(["tar", "-xzf", tmp_path / "bundle.tar.gz", "-C", new], check=True)
+    else:
+        with tarfile.open(tmp_path / "bundle.tar.gz") as packed:
+            packed.extractall(new, filter="data")
+    written = {file: file.stat().st_mtime_ns for file in new.glob("data/stores/*/*/*.npy")}
+    settings |= {"cohort": new / "data/cohort", "stores": new / "data/stores"}
+    after = open_store(make_config(**settings), find_cohort(settings["cohort"]))
+    assert len(written) == 10 and written == {file: file.stat().st_mtime_ns for file in written}
     assert after.fingerprint() == before.fingerprint()
-
-
-def test_a_store_whose_files_are_others_is_left_alone(phantom, run_settings, tmp_path, capsys):
-    shutil.copytree(phantom, tmp_path / "data/cohort")
-    config = make_config(
-        **run_settings | {"cohort": tmp_path / "data/cohort", "stores": tmp_path / "data/stores"}
-    )
-    cohort = find_cohort(config.cohort)
-    open_store(config, cohort)
-    (description,) = tmp_path.glob("data/stores/*/*/store.json")
-    before = description.read_text()
-    with open(cohort.patients[0].image_files[0], "ab") as file:
-        file.write(b"more")
-    assert move_stores.main(tmp_path) == 0
-    assert description.read_text() == before and "prepared again" in capsys.readouterr().out

@@ -30,7 +30,7 @@ def running_average_dice(folder: Path) -> dict:
     config, metrics = load_run(folder)
     device, precision = set_up(config)
     store = open_store(config, find_cohort(config.cohort))
-    network = load_network(folder, store.images.shape[1], store.images.shape[2:]).to(device)
+    network = load_network(folder, store.shape[1], store.shape[2:]).to(device)
     state = torch.load(folder / "checkpoint.pt", map_location=device, weights_only=True)
     network.load_state_dict(state["network"])
     split = Split(**{name: tuple(patients) for name, patients in metrics.split.items()})

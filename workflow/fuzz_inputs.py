@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -102,11 +100,6 @@ def write_material(root: Path) -> None:
     shutil.copytree(made, root / "run" / made.name)
     shutil.copytree(made, root / "old" / made.name, ignore=shutil.ignore_patterns("SHA256SUMS"))
     prepare(cohort, root / "store", progress=False)
-    with (
-        mock.patch("mixsup_lib.slices.GrowingArray.finish", side_effect=InterruptedError),
-        suppress(InterruptedError),
-    ):
-        prepare(cohort, root / "parts", progress=False)
 
 
 # How each kind is read: folder -> what a user gets. MixsupError is a refusal.
@@ -152,7 +145,7 @@ def read_store(folder: Path) -> list:
     verify = getattr(store, "verify", lambda patients: None)
     verify(patients)
     return [
-        np.array(store.images), store.table, store.fingerprint(), [store.label_maps(name) for name in patients[:2]],
+        store[:], store.table, store.fingerprint(), [store.label_maps(name) for name in patients[:2]],
         [(store.frame(name), store.voxel_size_mm(name), store.rows(name)) for name in patients],
         store.presence(patients, "multiclass"),
     ]  # fmt: skip

@@ -236,8 +236,8 @@ def make_trainer(
     sampler = BatchSampler(
         data, k=config.k, m=config.m, n=config.n, flip_fraction=config.flip_fraction, seed=config.seed
     )
-    slice_shape = store.images.shape[2:]
-    network = build_network(config, store.images.shape[1], slice_shape)
+    slice_shape = store.shape[2:]
+    network = build_network(config, store.shape[1], slice_shape)
     batches = feed_batches(sampler, torch.device(device), config.feed, n_classes=config.n_maps)
     _, frames = network_input(config, slice_shape)
     identity = f"{store.fingerprint()}-{config.settings_hash()}-{config.seed}"

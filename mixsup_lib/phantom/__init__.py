@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import uuid
-from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -182,18 +181,11 @@ def make_phantom(
             i for i in range(patients) if not any(_is_complete(folder / g / patient_id(i)) for g in GRADES)
         ]
         write = partial(_write_patient, cohort=folder, seed=seed, voxel_mm=voxel_mm, settings=settings)
-        workers = min(workers or os.cpu_count() or 1, len(todo))
-        done = patients - len(todo)
-        with tqdm(total=patients, initial=done, desc="phantom", unit="patient", disable=not progress) as bar:
-            if workers < 2:
-                for index in todo:
-                    write(index)
-                    bar.update()
-                return folder
-            with worker_pool(workers, folder, "spawn") as pool:
-                for job in as_completed([pool.submit(write, index) for index in todo]):
-                    job.result()
-                    bar.update()
+        workers = min(workers or os.cpu_count() or 1, len(todo)) or 1
+        bar = {"total": patients, "initial": patients - len(todo), "desc": "phantom", "unit": "patient"}
+        with worker_pool(workers, folder, "spawn") as each:
+            for _ in tqdm(each(write, todo), **bar, disable=not progress):
+                pass
     return folder
 
 

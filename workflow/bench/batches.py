@@ -20,7 +20,7 @@ from mixsup_lib.config import RunConfig, make_config
 from mixsup_lib.files import write_json
 from mixsup_lib.protocol import Split, make_split
 from mixsup_lib.sampling import Batch, BatchSampler, TrainingSlices, select_training_slices
-from mixsup_lib.slices import SliceStore, keep_freed_memory, prepare
+from mixsup_lib.slices import SliceStore, prepare
 from mixsup_lib.training import Trainer, build_network, network_input, set_up
 
 ROW = "batches served"
@@ -43,7 +43,6 @@ def sampler(config: RunConfig, data: TrainingSlices) -> BatchSampler:
 
 def ours(config: RunConfig, store_folder: Path, batches: int) -> Callable[[], Batch]:
     """Draw so many batches; returns the last."""
-    keep_freed_memory()
     drawn = sampler(config, opened(config, store_folder)[2])
 
     def once() -> Batch:
@@ -142,8 +141,8 @@ def waiting(config: RunConfig, store_folder: Path, steps: int, report: Path) -> 
     watched = _Watched(
         data, k=config.k, m=config.m, n=config.n, flip_fraction=config.flip_fraction, seed=config.seed
     )
-    network = build_network(config, store.images.shape[1], store.images.shape[2:])
-    frames = network_input(config, store.images.shape[2:])[1]
+    network = build_network(config, store.shape[1], store.shape[2:])
+    frames = network_input(config, store.shape[2:])[1]
     trainer = Trainer(network, watched, config, frames, device, precision)
 
     def once() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -14,9 +15,9 @@ from bench.turns import Way, take_turns
 from mixsup_lib import paper
 from mixsup_lib.cohort import Cohort
 from mixsup_lib.config import RunConfig, make_config
-from mixsup_lib.files import atomic_path, write_json
+from mixsup_lib.files import write_json
 from mixsup_lib.sampling import BatchSampler, TrainingSlices
-from mixsup_lib.slices import SliceStore
+from mixsup_lib.slices import SliceStore, checksum
 from mixsup_lib.training import Trainer, build_network, network_input, set_up
 
 ROW = "a growing store"
@@ -25,36 +26,31 @@ ANNOTATED = 5
 
 def write_store(folder: Path, patients: int, sizes: Sizes) -> Path:
     """A store of made-up patients, each of the same slices; kept if it is there."""
-    if (folder / "store.json").exists():
+    if folder.exists():
         return folder
     window = make_config(cohort="none", preset="workshop", **sizes.preset).window
-    rng, count = np.random.default_rng(0), sizes.grown_slices
-    one = rng.normal(100, 30, (count, 4, *window)).astype(np.float16)  # (Z, C, H, W)
-    shape = (patients * count, *one.shape[1:])
-    with atomic_path(folder / "images.npy") as temporary, open(temporary, "wb") as file:
-        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for _ in range(patients):
-            file.write(one.data)
+    one = np.random.default_rng(0).normal(100, 30, (sizes.grown_slices, 4, *window)).astype(np.float16)
     frame = {"source": window, "resampled": window, "corner": (0, 0), "window": window}
-    entries = [
-        {
-            "patient": f"patient{n:03d}",
-            "n_slices": count,
-            "frame": frame,
-            "voxel_size_mm": (2.5, 2.5, 2.5),
-            "digest": "",
-        }
-        for n in range(patients)
-    ]
-    write_json(folder / "store.json", {"settings": {}, "patients": entries})
+    record = {
+        "settings": {},
+        "shape": one.shape,
+        "frame": frame,
+        "voxel_size_mm": (2.5, 2.5, 2.5),
+        "digest": "",
+    }
+    folder.mkdir(parents=True)
+    for number in range(patients):
+        np.save(folder / f"patient{number:03d}.npy", one)
+        write_json(folder / f"patient{number:03d}.json", {"record": record, "checksum": checksum(record)})
     return folder
 
 
 def opened(folder: str | Path) -> SliceStore:
-    """The store of `write_store`; it belongs to a cohort without files."""
-    cohort = Cohort(Path(folder), "made up", paper.SEQUENCES, paper.TASKS, (), has_empty_ends=True)
-    return SliceStore(folder, cohort)
+    """The store of `write_store`; its patients have no other files."""
+    patients = tuple(SimpleNamespace(id=file.stem) for file in sorted(Path(folder).glob("*.npy")))
+    return SliceStore(
+        folder, Cohort(Path(folder), "made up", paper.SEQUENCES, paper.TASKS, patients, has_empty_ends=True)
+    )
 
 
 def training_slices(store: SliceStore) -> TrainingSlices:
@@ -66,10 +62,10 @@ def training_slices(store: SliceStore) -> TrainingSlices:
     positive = np.flatnonzero(shows & annotated)
     index = np.full(len(z), -1)
     index[positive] = np.arange(len(positive))
-    maps = np.zeros((len(positive), *store.images.shape[2:]), np.uint8)
+    maps = np.zeros((len(positive), *store.shape[2:]), np.uint8)
     maps[:, :8, :8] = 1
     return TrainingSlices(
-        images=store.images,
+        images=store,
         presence=shows[:, None].astype(np.uint8),
         label_index=index,
         label_maps=maps,

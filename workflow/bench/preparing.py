@@ -12,7 +12,6 @@ from bench.scans import copies, phantom
 from bench.sizes import Sizes
 from bench.table import COST, FASTER, Figure, compare, compare_memory
 from bench.turns import Way, take_turns
-from mixsup_lib import slices
 from mixsup_lib.config import make_config
 from mixsup_lib.slices import prepare
 
@@ -34,15 +33,9 @@ def preparing(cohort: Path, store: Path, workers: int = 1, **grid) -> Callable[[
 
     def once() -> int:
         shutil.rmtree(store, ignore_errors=True)
-        return len(prepare(cohort, store, workers=workers, progress=False, **grid).images)
+        return len(prepare(cohort, store, workers=workers, progress=False, **grid))
 
     return once
-
-
-def giving_back(cohort: Path, store: Path, **grid) -> Callable[[], int]:
-    """`prepare`, but freed memory goes back to the system (`mixsup_lib.slices`)."""
-    slices.keep_freed_memory = lambda: False
-    return preparing(cohort, store, **grid)
 
 
 def measure(sizes: Sizes, folder: Path, *, apart: bool = True) -> Iterator[Figure]:
@@ -55,13 +48,11 @@ def measure(sizes: Sizes, folder: Path, *, apart: bool = True) -> Iterator[Figur
     cut = Way(
         "prepare, preset workshop", preparing, {"cohort": cohort.folder, "store": folder / "cut", **grid}
     )
-    back = Way("freed memory given back", giving_back, {"cohort": cohort.folder, "store": folder / "back"})
-    turns = take_turns([read, whole, cut, back], sizes.turns, apart=apart)
+    turns = take_turns([read, whole, cut], sizes.turns, apart=apart)
     for way in (whole, cut):
         yield compare(
             turns, ROW, way.name, read.name, COST, reach=1.3, note=f"{turns.first[way.name]} slices"
         )
-    yield compare(turns, f"{ROW}, keeping freed memory", whole.name, back.name, FASTER)
     twelve = copies(cohort, folder / "twelve", 12).folder
     yield _with_cores(sizes, folder, twelve, "whole slices", {}, apart)
     yield _with_cores(sizes, folder, twelve, "preset workshop", grid, apart)

@@ -19,7 +19,7 @@ from bench.turns import Way, take_turns
 from mixsup_lib.datasets import find_cohort
 from mixsup_lib.evaluation import label_volume, score_slices
 from mixsup_lib.model import MixedSupervisionUNet
-from mixsup_lib.slices import SliceFrame, keep_freed_memory, patient_slices, scores_on_source_grid
+from mixsup_lib.slices import SliceFrame, patient_slices, scores_on_source_grid
 from mixsup_lib.teaching.lessons import read_lessons
 from mixsup_lib.training import bfloat16_pays, choose_precision
 
@@ -41,7 +41,6 @@ def scan(folder: Path) -> tuple[MixedSupervisionUNet, np.ndarray, SliceFrame]:
 def ours(folder: Path, precision: str = "auto", threads: int = 1) -> Callable[[], np.ndarray]:
     """One pass per slice, in batches; returns the labels (X, Y, Z) uint8 on the scan's own grid."""
     torch.set_num_threads(threads)
-    keep_freed_memory()
     device = torch.device("cpu")
     network, slices, frame = scan(folder)
     chosen = choose_precision(precision, device)

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 
 from bench.sizes import Sizes
-from bench.table import FASTER, Figure, compare, compare_memory
+from bench.table import FASTER, Figure, compare
 from bench.turns import Way, take_turns
-from mixsup_lib import slices
 from mixsup_lib.config import RunConfig, make_config
 from mixsup_lib.losses import classification_loss, joint_loss, segmentation_loss
 from mixsup_lib.sampling import Batch
@@ -42,12 +41,6 @@ def ours(config: RunConfig) -> Callable[[], float]:
     trainer = Trainer(network, SameBatch(config), config, frames, device, precision)
     network.train()
     return lambda: trainer.step()[1]
-
-
-def giving_back(config: RunConfig) -> Callable[[], float]:
-    """Ours, but freed memory goes back to the system (`mixsup_lib.slices`)."""
-    slices.keep_freed_memory = lambda: False
-    return ours(config)
 
 
 def plain(config: RunConfig) -> Callable[[], float]:
@@ -109,7 +102,6 @@ def measure(sizes: Sizes, *, apart: bool = True) -> Iterator[Figure]:
         ways = [
             Way("as the preset runs it", ours, settings, threads),
             Way("the same network, plain float32", plain, settings, threads),
-            Way("freed memory given back", giving_back, settings, threads),
             Way("MONAI BasicUNet (one pooling more, no branch)", basic_unet, settings, threads),
         ]
         if fast:
@@ -117,12 +109,7 @@ def measure(sizes: Sizes, *, apart: bool = True) -> Iterator[Figure]:
             ways.append(Way("float32, channels_last", ours, {"config": float32}, threads))
         turns = take_turns(ways, sizes.step_turns, apart=apart)
         row = f"{ROW}, {threads} thread{'s' * (threads > 1)}"
-        yield compare(
-            turns, f"{row}, keeping freed memory", ways[0].name, ways[2].name, FASTER, threads=threads
-        )
-        if apart:
-            yield compare_memory(turns, f"{row}, memory", ways[0].name, ways[2].name, "peak", threads=threads)
-        for other in (ways[1], ways[3]):
+        for other in ways[1:3]:
             note = f"first loss {turns.first[ways[0].name]:.4f} and {turns.first[other.name]:.4f}"
             yield compare(
                 turns,
@@ -134,7 +121,7 @@ def measure(sizes: Sizes, *, apart: bool = True) -> Iterator[Figure]:
                 threads=threads,
                 note=f"{'bfloat16' if fast else 'float32'}; {note}",
             )
-        for way in ways[4:]:
+        for way in ways[3:]:
             yield compare(
                 turns, row, way.name, ways[1].name, FASTER, reach=1.3, threads=threads, note="float32"
             )

@@ -17,7 +17,6 @@ PIP_CONFIG_FILE=/dev/null mixsup/.venv/bin/python -m pip --quiet --disable-pip-v
   --no-index --find-links "$PWD/wheelhouse" --editable "./mixsup[test]"
 touch mixsup/.venv/.installed-cpu
 cd mixsup
-.venv/bin/python workflow/move_stores.py
 .venv/bin/python -m mixsup_lib doctor
 
 start="make lab"
