@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mixsup_lib.config import make_config
+    from mixsup_lib.config import make_config, refuse_unknown, run_config
     from mixsup_lib.datasets import find_cohort
     from mixsup_lib.evaluation import dice, evaluate, segment
     from mixsup_lib.experiments.runs import collect, load_run, run
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mixsup_lib.optim import NormalizedSGD, PlateauSchedule
     from mixsup_lib.phantom import make_phantom
     from mixsup_lib.protocol import Split, make_split, permutation
-    from mixsup_lib.sampling import BatchSampler, Pool, select_training_slices
+    from mixsup_lib.sampling import BatchSampler, Pool, TrainingSlices, select_training_slices
     from mixsup_lib.slices import prepare
     from mixsup_lib.training import Trainer
     from mixsup_lib.unet import Geometry, UNet
@@ -41,7 +41,7 @@ _PLACES = {
     "optim": ("NormalizedSGD", "PlateauSchedule"),
     "phantom": ("make_phantom",),
     "protocol": ("Split", "make_split", "permutation"),
-    "sampling": ("BatchSampler", "Pool", "select_training_slices"),
+    "sampling": ("BatchSampler", "Pool", "TrainingSlices", "select_training_slices"),
     "slices": ("prepare",),
     "training": ("Trainer",),
     "unet": ("Geometry", "UNet"),
