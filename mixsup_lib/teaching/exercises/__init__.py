@@ -1,1 +1,1 @@
-"""The exercises, a file per notebook: each says what is right, what is wrong, and where to look."""
+"""The exercises, a file per notebook: the right answer, cases to try it on, and mistakes with their diagnosis."""

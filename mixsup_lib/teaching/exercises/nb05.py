@@ -1,96 +1,140 @@
-"""Checks of notebook 05: the direction of an iteration, the plateau rule's reaction, statistics of batch norm."""
+"""Exercises of notebook 05: the direction of an iteration, the plateau rule's reaction, statistics of batch norm."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from mixsup_lib.optim import NormalizedSGD, PlateauSchedule
-from mixsup_lib.teaching.exercises.verdict import as_array, call, check, expect
+from mixsup_lib.teaching.exercises.exercise import Exercise, Mistake, close
 
 SHAPES = ((4, 3), (5,), (2, 2, 2))
+Gradients = list[list[torch.Tensor]]
 
 
-def _flat(tensors: Any) -> np.ndarray:
-    return torch.cat([torch.as_tensor(tensor, dtype=torch.float64).flatten() for tensor in tensors]).numpy()
-
-
-@check
-def exercise_5_1(direction: Any) -> str:
-    """Gradients of B batches, each a list of tensors -> one list of tensors: their sum, of total length 1."""
+def _gradients() -> Gradients:
+    """Three batches whose gradients differ in length, and so do those of their weight tensors."""
     generator = torch.Generator().manual_seed(5)
-    scales = (1.0, 10.0, 0.1)
-    batches = [
+    return [
         [
             torch.randn(shape, generator=generator) * scale * size
-            for shape, size in zip(SHAPES, scales, strict=True)
+            for shape, size in zip(SHAPES, (1.0, 10.0, 0.1), strict=True)
         ]
         for scale in (1.0, 4.0, 0.5)
     ]
-    kept = [[tensor.clone() for tensor in batch] for batch in batches]
-    found = call(direction, batches)
-    expect(
-        isinstance(found, list | tuple) and [tuple(np.shape(tensor)) for tensor in found] == list(SHAPES),
-        "The answer is not a list with one tensor per weight tensor, of the same shapes.",
-        "what the exercise asks for: one list for the whole iteration, whatever the number of batches.",
-    )
-    untouched = all(
-        torch.equal(a, b)
-        for one, two in zip(batches, kept, strict=True)
-        for a, b in zip(one, two, strict=True)
-    )
-    expect(
-        untouched,
-        "Your function changed the gradients that it was given.",
-        "operations that end in an underscore, and `+=` on a tensor: they work in place.",
-    )
-    sums = [sum(tensors) for tensors in zip(*batches, strict=True)]
-    flat, right = _flat(found), _flat(sums) / np.linalg.norm(_flat(sums))
-    length = np.linalg.norm(flat)
-    per_tensor = np.concatenate([_flat([tensor / tensor.norm()]) for tensor in sums])
-    expect(
-        not np.allclose(flat / length, per_tensor / np.linalg.norm(per_tensor), atol=1e-4),
-        "Every weight tensor is divided by its own norm: a layer with a small gradient moves as far as any other.",
-        "which norm the paper's optimiser takes: one length over all weights together.",
-    )
-    per_batch = sum(_flat(batch) / np.linalg.norm(_flat(batch)) for batch in batches)
-    expect(
-        not np.allclose(flat / length, per_batch / np.linalg.norm(per_batch), atol=1e-4),
-        "Every batch is normalised before the sum: a batch with a tiny gradient has as much to say as any other.",
-        "the order of the two operations: first the sum over batches, then the norm.",
-    )
-    expect(
-        not np.allclose(flat, _flat(batches[0])),
-        "This is the gradient of the first batch.",
-        "the sum over all entries of `gradients`, tensor by tensor: `zip(*gradients)` groups them.",
-    )
-    expect(
-        np.isclose(length, 1, atol=1e-4),
-        f"The length of your direction over all tensors is {length:.3g}, expected 1.",
-        "the norm: the square root of the sum of all squares, over all tensors.",
-    )
-    expect(
-        np.allclose(flat, right, atol=1e-4),
-        "The length is 1, but the direction is not that of the summed gradients.",
-        "signs and weights: every batch enters with weight 1, and the minus sign belongs to the step.",
-    )
-    return "Sum first, then one norm: three batches, one direction, and its length is 1."
 
 
-CASES = (
-    (True, False, 0.25, 500, 0.99),
-    (False, False, 0.25, 500, 0.99),
-    (True, True, 0.125, 500, 0.99),
-    (False, True, 0.125, 500, 0.99),
-    (False, False, 0.0015, 500, 0.99),
-    (False, True, 0.01, 900, 0.995),
+def _sum(gradients: Gradients) -> list[torch.Tensor]:
+    return [torch.stack(tensors).sum(dim=0) for tensors in zip(*gradients, strict=True)]
+
+
+def _norm(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([tensor.norm() for tensor in tensors]).norm()
+
+
+def _unit(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [tensor / _norm(tensors) for tensor in tensors]
+
+
+def _norm_per_tensor(gradients: Gradients) -> list[torch.Tensor]:
+    return [tensor / tensor.norm() for tensor in _sum(gradients)]
+
+
+def _norm_per_batch(gradients: Gradients) -> list[torch.Tensor]:
+    return _sum([_unit(batch) for batch in gradients])
+
+
+def _in_place(gradients: Gradients) -> list[torch.Tensor]:
+    for batch in gradients[1:]:
+        for total, tensor in zip(gradients[0], batch, strict=True):
+            total += tensor
+    return _unit(gradients[0])
+
+
+def _flat(direction: Callable, gradients: Gradients) -> Any:
+    """All numbers of the direction in one row, or words if it is no list of tensors of these shapes."""
+    found = direction(gradients)
+    if not isinstance(found, list | tuple) or [tuple(getattr(one, "shape", ())) for one in found] != list(
+        SHAPES
+    ):
+        return "another form"
+    return torch.cat([torch.as_tensor(tensor, dtype=torch.float64).flatten() for tensor in found])
+
+
+def _along(wrong: Callable[[Gradients], list[torch.Tensor]]) -> Callable[..., bool]:
+    """Whether a direction is that of `wrong`, whatever its length."""
+
+    def when(found: np.ndarray, wanted: np.ndarray, gradients: Gradients) -> bool:
+        other = _flat(wrong, _gradients()).numpy()
+        return np.allclose(found / np.linalg.norm(found), other / np.linalg.norm(other), atol=1e-4)
+
+    return when
+
+
+def _off_length(found: np.ndarray, *_: Any) -> str:
+    length = np.linalg.norm(found)
+    return "" if np.isclose(length, 1, atol=1e-4) else f"{length:.3g}"
+
+
+exercise_5_1 = Exercise(
+    right=lambda gradients: _unit(_sum(gradients)),
+    cases={"Three batches": (_gradients(),)},
+    attempt=_flat,
+    same=functools.partial(close, tolerance=1e-3),
+    mistakes=(
+        Mistake(
+            lambda gradients: [_unit(batch) for batch in gradients],
+            "The answer is not a list with one tensor per weight tensor, of the same shapes.",
+            "what the exercise asks for: one list for the whole iteration, whatever the number of batches.",
+            when=lambda found, *_: isinstance(found, str),
+        ),
+        Mistake(
+            _in_place,
+            "Your function changed the gradients that it was given.",
+            "operations that end in an underscore, and `+=` on a tensor: they work in place.",
+            when=lambda found, wanted, gradients: any(
+                not torch.equal(tensor, before)
+                for batch, batch_before in zip(gradients, _gradients(), strict=True)
+                for tensor, before in zip(batch, batch_before, strict=True)
+            ),
+        ),
+        Mistake(
+            _norm_per_tensor,
+            "Every weight tensor is divided by its own norm: a layer with a small gradient moves as far as any other.",
+            "which norm the paper's optimiser takes: one length over all weights together.",
+            when=_along(_norm_per_tensor),
+        ),
+        Mistake(
+            _norm_per_batch,
+            "Every batch is normalised before the sum: a batch with a tiny gradient has as much to say as any other.",
+            "the order of the two operations: first the sum over batches, then the norm.",
+            when=_along(_norm_per_batch),
+        ),
+        Mistake(
+            lambda gradients: gradients[0],
+            "This is the gradient of the first batch.",
+            "the sum over all entries of `gradients`, tensor by tensor: `zip(*gradients)` groups them.",
+        ),
+        Mistake(
+            _sum,
+            "The length of your direction over all tensors is {seen}, expected 1.",
+            "the norm: the square root of the sum of all squares, over all tensors.",
+            when=_off_length,
+        ),
+    ),
+    says="The length is 1, but the direction is not that of the summed gradients.",
+    look="signs and weights: every batch enters with weight 1, and the minus sign belongs to the step.",
+    praise="Sum first, then one norm: three batches, one direction, and its length is 1.",
 )
-"""What exercise 2 is tried with: (ok, failed_before, rate, interval, ratio)."""
+
+Reaction = tuple[bool, float, int, float]
 
 
-def _reaction(ok: bool, failed_before: bool, rate: float, interval: int, ratio: float) -> tuple:
+def _reaction(ok: bool, failed_before: bool, rate: float, interval: int, ratio: float) -> Reaction:
     """What the library's rule makes of a check with this outcome."""
     optimizer = NormalizedSGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)
     schedule = PlateauSchedule(optimizer, interval=interval, ratio=ratio)
@@ -100,101 +144,177 @@ def _reaction(ok: bool, failed_before: bool, rate: float, interval: int, ratio: 
     return schedule.failed_before, optimizer.param_groups[0]["lr"], schedule.interval, schedule.ratio
 
 
-@check
-def exercise_5_2(react: Any) -> str:
-    """(ok, failed_before, rate, interval, ratio) -> the last four after the reaction."""
-    for case in CASES:
-        ok, failed_before, rate, interval, ratio = case
-        found = as_array(call(react, *case), (4,))
-        failed, new_rate, new_interval, new_ratio = _reaction(*case)
-        before = "failed" if failed_before else "passed"
-        verdict = "passed" if ok else "failed"
-        where = f"This check {verdict}, the one before {before}, rate {rate:g}, interval {interval}, ratio {ratio:g}"
-        expect(
-            not (not ok and failed_before and found[1] < rate),
-            f"{where}: you lower the rate a second time in a row.",
+def _rule(
+    minimum: float = 0.001, longer: int = 100, limit: float = 0.995, anew: bool = True
+) -> Callable[[bool, bool, float, int, float], Reaction]:
+    """The rule with other numbers, or one that does not count anew after the second failure."""
+
+    def react(ok: bool, failed_before: bool, rate: float, interval: int, ratio: float) -> Reaction:
+        if ok:
+            return False, rate, interval, ratio
+        if not failed_before:
+            return True, max(rate / 2, minimum), interval, ratio
+        return not anew, rate, interval + longer, min(ratio + 0.001, limit)
+
+    return react
+
+
+def _halve_always(ok: bool, failed_before: bool, rate: float, interval: int, ratio: float) -> Reaction:
+    return not ok, rate if ok else max(rate / 2, 0.001), interval, ratio
+
+
+def _remembers(ok: bool, failed_before: bool, rate: float, interval: int, ratio: float) -> Reaction:
+    failed, *others = _rule()(ok, failed_before, rate, interval, ratio)
+    return failed or (ok and failed_before), *others
+
+
+def _first_off(found: np.ndarray, wanted: np.ndarray, *_: Any) -> str:
+    named = zip(("rate", "interval", "ratio"), found[1:], wanted[1:], strict=True)
+    return next(
+        f"{name} is {value:g}, expected {right:g}"
+        for name, value, right in named
+        if not np.isclose(value, right)
+    )
+
+
+exercise_5_2 = Exercise(
+    right=_reaction,
+    cases={
+        f"This check {'passed' if case[0] else 'failed'}, the one before {'failed' if case[1] else 'passed'}, "
+        f"rate {case[2]:g}, interval {case[3]}, ratio {case[4]:g}": case
+        for case in (
+            (True, False, 0.25, 500, 0.99),
+            (False, False, 0.25, 500, 0.99),
+            (True, True, 0.125, 500, 0.99),
+            (False, True, 0.125, 500, 0.99),
+            (False, False, 0.0015, 500, 0.99),
+            (False, True, 0.01, 900, 0.995),
+        )
+    },
+    same=functools.partial(close, tolerance=1e-5),
+    mistakes=(
+        Mistake(
+            _halve_always,
+            "{case}: you lower the rate a second time in a row.",
             "the table's last row: after two failures it is the patience that grows.",
-        )
-        expect(
-            found[1] >= 0.001,
-            f"{where}: your rate is {found[1]:g}.",
+            when=lambda found, wanted, ok, failed_before, rate, *_: (
+                not ok and failed_before and found[1] < rate
+            ),
+        ),
+        Mistake(
+            _rule(minimum=0.0),
+            "{case}: your rate is {found[1]:g}.",
             "the lower limit of the rate in the table's second row.",
-        )
-        expect(
-            found[3] <= 0.995 + 1e-9,
-            f"{where}: your ratio is {found[3]:g}.",
+            when=lambda found, *_: found[1] < 0.001,
+        ),
+        Mistake(
+            _rule(limit=1.0),
+            "{case}: your ratio is {found[3]:g}.",
             "the upper limit of the ratio in the table's last row.",
-        )
-        expect(
-            not (not ok and failed_before and found[0]),
-            f"{where}: your rule still counts the check before as failed.",
+            when=lambda found, *_: found[3] > 0.995 + 1e-9,
+        ),
+        Mistake(
+            _rule(anew=False),
+            "{case}: your rule still counts the check before as failed.",
             "the end of the table's last row: counting starts anew.",
-        )
-        expect(
-            bool(found[0]) == failed,
-            f"{where}: you return failed_before = {bool(found[0])}, expected {failed}.",
+            when=lambda found, wanted, ok, failed_before, *_: not ok and failed_before and found[0],
+        ),
+        Mistake(
+            _remembers,
+            "{case}: you return failed_before = {seen}.",
             "what the next check has to know about this one: a passed check forgets, a first failure is remembered.",
-        )
-        for name, value, right in zip(
-            ("rate", "interval", "ratio"), found[1:], (new_rate, new_interval, new_ratio), strict=True
-        ):
-            expect(
-                np.isclose(value, right),
-                f"{where}: your {name} is {value:g}, expected {right:g}.",
-                "the row of the table for this case, and the order of the four values returned.",
-            )
-    return "Halve once, then wait longer: the rate falls only where waiting alone does not help."
+            when=lambda found, wanted, *_: (
+                bool(found[0]) != bool(wanted[0]) and f"{bool(found[0])}, expected {bool(wanted[0])}"
+            ),
+        ),
+        Mistake(
+            _rule(longer=50),
+            "{case}: your {seen}.",
+            "the row of the table for this case, and the order of the four values returned.",
+            when=_first_off,
+        ),
+    ),
+    praise="Halve once, then wait longer: the rate falls only where waiting alone does not help.",
+)
 
 
-@check
-def exercise_5_3(statistics: Any) -> str:
-    """N arrays (B, C, H, W) -> mean (C,) and variance (C,) as torch's cumulative average leaves them."""
+def _batches() -> list[np.ndarray]:
+    """Four batches (2, 3, 2, 2) whose means and variances differ."""
     rng = np.random.default_rng(3)
-    batches = [rng.normal(3 * i, 1 + i, (2, 3, 2, 2)) * [[[[1]], [[2]], [[5]]]] for i in range(4)]
+    return [rng.normal(3 * i, 1 + i, (2, 3, 2, 2)) * [[[[1]], [[2]], [[5]]]] for i in range(4)]
+
+
+def _by_torch(batches: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     layer = torch.nn.BatchNorm2d(3, momentum=None, dtype=torch.float64).train()
     for batch in batches:
         layer(torch.from_numpy(batch))
-    answer = call(statistics, [batch.copy() for batch in batches])
-    expect(
-        isinstance(answer, list | tuple) and len(answer) == 2,
-        "The answer is not a pair of arrays.",
-        "the exercise's text: the mean and the variance.",
-    )
-    mean, variance = as_array(answer[0], (3,)), as_array(answer[1], (3,))
-    running = np.zeros(3)
+    return layer.running_mean.numpy(), layer.running_var.numpy()
+
+
+def _means(batches: list[np.ndarray]) -> np.ndarray:
+    return np.mean([batch.mean(axis=(0, 2, 3)) for batch in batches], axis=0)
+
+
+def _running(batches: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    mean, variance = np.zeros(3), np.ones(3)
     for batch in batches:
-        running = 0.9 * running + 0.1 * batch.mean(axis=(0, 2, 3))
-    expect(
-        not np.allclose(mean, running),
-        "This is a running average: the last batch counts most, and the start at 0 is still in it.",
-        "the sentence on what `estimate_batch_norm` takes: every batch has the same weight.",
-    )
-    expect(
-        np.allclose(mean, layer.running_mean),
-        "The mean is not the mean over batches of the channel's mean.",
-        "the axes: images, rows and columns are averaged (0, 2, 3), channels are kept.",
-    )
-    pooled = np.concatenate(batches)
-    expect(
-        not any(np.allclose(variance, pooled.var(axis=(0, 2, 3), ddof=ddof)) for ddof in (0, 1)),
-        "This is the variance of all batches thrown together: it also holds how much their means differ.",
-        "the order: one variance per batch, then the mean of these.",
-    )
-    biased = np.mean([batch.var(axis=(0, 2, 3)) for batch in batches], axis=0)
-    expect(
-        not np.allclose(variance, biased),
-        "The variance of each batch is divided by the number of its values.",
-        "the sentence on the unbiased variance; numpy's `var` has an argument for it, `ddof`.",
-    )
-    deviation = np.mean([batch.std(axis=(0, 2, 3), ddof=1) for batch in batches], axis=0)
-    expect(
-        not np.allclose(variance, deviation**2) and not np.allclose(variance, deviation),
-        "You average standard deviations.",
-        "what PyTorch keeps: variances; the root is taken when they are used.",
-    )
-    expect(
-        np.allclose(variance, layer.running_var),
-        f"The variance of the first channel is {variance[0]:.3g}, expected {float(layer.running_var[0]):.3g}.",
-        "one variance per batch and channel, over images, rows and columns, then their mean.",
-    )
-    return "Mean of the means, mean of the unbiased variances: what the trained network is tested with."
+        mean = 0.9 * mean + 0.1 * batch.mean(axis=(0, 2, 3))
+        variance = 0.9 * variance + 0.1 * batch.var(axis=(0, 2, 3), ddof=1)
+    return mean, variance
+
+
+def _deviations(batches: list[np.ndarray]) -> np.ndarray:
+    return np.mean([batch.std(axis=(0, 2, 3), ddof=1) for batch in batches], axis=0)
+
+
+exercise_5_3 = Exercise(
+    right=_by_torch,
+    cases={"Four batches": (_batches(),)},
+    same=functools.partial(close, tolerance=1e-5),
+    mistakes=(
+        Mistake(
+            _running,
+            "This is a running average: the last batch counts most, and the start at 0 is still in it.",
+            "the sentence on what `estimate_batch_norm` takes: every batch has the same weight.",
+            when=lambda found, wanted, batches: close(found[0], _running(batches)[0]),
+        ),
+        Mistake(
+            lambda batches: (
+                np.sum([batch.mean(axis=(0, 2, 3)) for batch in batches], axis=0),
+                _by_torch(batches)[1],
+            ),
+            "The mean is not the mean over batches of the channel's mean.",
+            "the axes: images, rows and columns are averaged (0, 2, 3), channels are kept.",
+            when=lambda found, wanted, batches: (
+                found.shape == wanted.shape and not close(found[0], wanted[0])
+            ),
+        ),
+        Mistake(
+            lambda batches: (_means(batches), np.concatenate(batches).var(axis=(0, 2, 3), ddof=1)),
+            "This is the variance of all batches thrown together: it also holds how much their means differ.",
+            "the order: one variance per batch, then the mean of these.",
+            when=lambda found, wanted, batches: any(
+                close(found[1], np.concatenate(batches).var(axis=(0, 2, 3), ddof=ddof)) for ddof in (0, 1)
+            ),
+        ),
+        Mistake(
+            lambda batches: (
+                _means(batches),
+                np.mean([batch.var(axis=(0, 2, 3)) for batch in batches], axis=0),
+            ),
+            "The variance of each batch is divided by the number of its values.",
+            "the sentence on the unbiased variance; numpy's `var` has an argument for it, `ddof`.",
+        ),
+        Mistake(
+            lambda batches: (_means(batches), _deviations(batches)),
+            "You average standard deviations.",
+            "what PyTorch keeps: variances; the root is taken when they are used.",
+            when=lambda found, wanted, batches: any(
+                close(found[1], _deviations(batches) ** power) for power in (1, 2)
+            ),
+        ),
+    ),
+    says="The variance of the first channel is {found[1][0]:.3g}, expected {wanted[1][0]:.3g}.",
+    look="one variance per batch and channel, over images, rows and columns, then their mean.",
+    praise="Mean of the means, mean of the unbiased variances: what the trained network is tested with.",
+)

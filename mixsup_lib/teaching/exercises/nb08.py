@@ -1,13 +1,17 @@
-"""Checks of notebook 08: what makes two runs partners, and how many images a run sees."""
+"""Exercises of notebook 08: what makes two runs partners, and how many images a run sees."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from mixsup_lib.config import make_config
-from mixsup_lib.paper import BATCH
-from mixsup_lib.teaching.exercises.verdict import RETURN, as_array, call, check, expect
+import numpy as np
 
+from mixsup_lib.config import RunConfig, make_config
+from mixsup_lib.paper import BATCH
+from mixsup_lib.teaching.exercises.exercise import RETURN, Exercise, Mistake
+
+Settings = dict[str, Any]
 ARM = {
     "cohort": "../data/phantom-tiny",
     "n_fa": 5,
@@ -18,71 +22,103 @@ ARM = {
 }
 
 
-@check
-def exercise_8_1(partner: Any) -> str:
-    """Settings of one arm -> settings of the arm that it may be compared with."""
-    for supervision, other in (("mixed", "standard"), ("standard", "mixed")):
-        given = {**ARM, "supervision": supervision}
-        asked = dict(given)
-        found = call(partner, given)
-        expect(
-            isinstance(found, dict),
-            f"The answer is {found!r}, expected a dict.",
+def _partner(settings: Settings) -> Settings:
+    return {**settings, "supervision": {"mixed": "standard", "standard": "mixed"}[settings["supervision"]]}
+
+
+def _in_place(settings: Settings) -> Settings:
+    settings |= _partner(settings)
+    return settings
+
+
+exercise_8_1 = Exercise(
+    right=_partner,
+    cases={"mixed": (ARM,), "standard": (_partner(ARM),)},
+    mistakes=(
+        Mistake(
+            lambda settings: list(_partner(settings).items()),
+            "The answer is {found!r}, expected a dict.",
             RETURN,
-        )
-        expect(
-            given == asked,
+            when=lambda found, *_: not isinstance(found, dict | Exception | None),
+        ),
+        Mistake(
+            _in_place,
             "Your function changed the settings it was given.",
             "how to copy a dict with one value replaced: `{**settings, ...}`.",
-        )
-        expect(
-            found.get("supervision") == other,
-            f"The partner of a {supervision} run has supervision {found.get('supervision')!r}.",
+            when=lambda found, wanted, settings: settings != _partner(wanted),
+        ),
+        Mistake(
+            lambda settings: {**settings, "supervision": "standard"},
+            "The partner of a {case} run has supervision {seen}.",
             "the setting that tells the two arms apart; a partner's partner is the run itself.",
-        )
-        changed = sorted(name for name in asked if name != "supervision" and found.get(name) != asked[name])
-        expect(
-            not changed,
-            f"The partner differs in {', '.join(changed)} as well.",
+            when=lambda found, wanted, settings: (
+                found.get("supervision") != wanted["supervision"] and repr(found.get("supervision"))
+            ),
+        ),
+        Mistake(
+            lambda settings: {**_partner(settings), "seed": 8},
+            "The partner differs in {seen} as well.",
             "what a difference in Dice could then be due to, other than supervision.",
-        )
-        expect(
-            set(found) == set(asked),
-            f"The partner has settings of its own: {', '.join(sorted(set(found) - set(asked)))}.",
+            when=lambda found, wanted, settings: ", ".join(
+                sorted(n for n in wanted if found.get(n) != wanted[n])
+            ),
+        ),
+        Mistake(
+            lambda settings: {**_partner(settings), "n": 0},
+            "The partner has settings of its own: {seen}.",
             "what may differ between the arms.",
-        )
-    return "One setting differs; patients, length, seed and schedule are the same, so a difference has one cause."
+            when=lambda found, wanted, settings: ", ".join(sorted(set(found) - set(wanted))),
+        ),
+    ),
+    praise="One setting differs; patients, length, seed and schedule are the same, so a difference has one cause.",
+)
 
 
-@check
-def exercise_8_2(images_seen: Any) -> str:
-    """Settings -> (annotated, weak) images that pass through the network during one run."""
-    for supervision, iterations, batches in (("mixed", 10, 1), ("standard", 10, 1), ("mixed", 10_000, 10)):
-        config = make_config(
-            **{**ARM, "supervision": supervision, "iterations": iterations, "batches_per_iteration": batches}
-        )
-        k, m, n = BATCH[supervision]
-        right = iterations * batches * (k + m), iterations * batches * n
-        annotated, weak = as_array(call(images_seen, config), (2,))
-        where = f"{supervision}, {iterations} iterations of {batches} batch(es)"
-        expect(
-            batches == 1 or annotated * batches != right[0],
-            f"{where}: you count one batch in an iteration.",
+def _seen(config: RunConfig) -> tuple[int, int]:
+    batches = config.iterations * config.batches_per_iteration
+    return batches * (config.k + config.m), batches * config.n
+
+
+def _attempt(images_seen: Callable, supervision: str, iterations: int, batches: int) -> Any:
+    asked = {"supervision": supervision, "iterations": iterations, "batches_per_iteration": batches}
+    return images_seen(make_config(**{**ARM, **asked}))
+
+
+exercise_8_2 = Exercise(
+    right=_seen,
+    cases={
+        f"{supervision}, {iterations} iterations of {batches} batch(es)": (supervision, iterations, batches)
+        for supervision, iterations, batches in (("mixed", 10, 1), ("standard", 10, 1), ("mixed", 10_000, 10))
+    },
+    attempt=_attempt,
+    mistakes=(
+        Mistake(
+            lambda config: np.array(_seen(config)) / config.batches_per_iteration,
+            "{case}: you count one batch in an iteration.",
             "`batches_per_iteration`: the paper sums the gradients of ten batches before it takes one step.",
-        )
-        expect(
-            supervision == "mixed" or weak == 0,
-            f"{where}: {weak:g} weak images, but standard supervision has none.",
+            when=lambda found, wanted, supervision, iterations, batches: (
+                batches > 1 and found[0] * batches == wanted[0]
+            ),
+        ),
+        Mistake(
+            lambda config: (
+                _seen(config)[0],
+                config.iterations * config.batches_per_iteration * BATCH["mixed"][2],
+            ),
+            "{case}: {found[1]:g} weak images, but standard supervision has none.",
             "`config.n`, the number of weak images in a batch, which depends on the supervision.",
-        )
-        expect(
-            annotated != iterations * batches * k,
-            f"{where}: {annotated:g} annotated images; the m negative ones are missing.",
+            when=lambda found, wanted, supervision, *_: supervision == "standard" and found[1] != 0,
+        ),
+        Mistake(
+            lambda config: (config.iterations * config.batches_per_iteration * config.k, _seen(config)[1]),
+            "{case}: {found[0]:g} annotated images; the m negative ones are missing.",
             "which images of a batch have pixel labels: a slice without tumour needs no outline.",
-        )
-        expect(
-            (annotated, weak) == right,
-            f"{where}: {annotated:g} annotated and {weak:g} weak images, expected another number.",
-            "the product: iterations x batches per iteration x images of that kind in a batch.",
-        )
-    return "The paper's mixed run sees 600 000 images with pixel labels and 400 000 with slice labels."
+            when=lambda found, wanted, supervision, iterations, batches: (
+                found[0] == iterations * batches * BATCH[supervision][0]
+            ),
+        ),
+    ),
+    says="{case}: {found[0]:g} annotated and {found[1]:g} weak images, expected another number.",
+    look="the product: iterations x batches per iteration x images of that kind in a batch.",
+    praise="The paper's mixed run sees 600 000 images with pixel labels and 400 000 with slice labels.",
+)
