@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mixsup_lib.files import MixsupError, SettingError, disk_full, read_yaml
@@ -24,7 +25,16 @@ class _ListSettings(argparse.Action):
         parser.exit()
 
 
-def _parser() -> argparse.ArgumentParser:
+SET = {
+    "dest": "settings",
+    "nargs": "+",
+    "default": [],
+    "metavar": "NAME=VALUE",
+    "help": "further settings",
+}
+
+
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m mixsup_lib", description=__doc__.split(". ")[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -49,25 +59,24 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="train and evaluate one run, without Jupyter")
     run.add_argument("--config", type=Path, help="YAML file with settings")
-    run.add_argument(
-        "--set", dest="settings", nargs="+", default=[], metavar="NAME=VALUE", help="further settings"
-    )
-
+    run.add_argument("--set", **SET)
     run.add_argument("--settings", action=_ListSettings, help="list all settings")
 
-    compare = commands.add_parser("compare", help="standard against mixed supervision: table and report")
+    compare = commands.add_parser("compare", help="run an experiment: table, report or pictures")
     compare.add_argument(
-        "--data", type=Path, default=None, help="cohort folder; without it a phantom is made"
+        "file",
+        nargs="?",
+        help="experiment file, or the name of one in scenarios/; without it standard against mixed",
     )
-    compare.add_argument("--preset", default="workshop")
-    compare.add_argument("--n-fa", type=int, default=5)
-    compare.add_argument("--folds", type=int, nargs="+", default=[1, 2])
-    compare.add_argument("--seeds", type=int, nargs="+", default=[0])
+    compare.add_argument("--data", type=Path, help="cohort folder; without it a phantom is made")
+    compare.add_argument("--preset")
+    compare.add_argument("--n-fa", type=int)
+    compare.add_argument("--folds", type=int, nargs="+")
+    compare.add_argument("--seeds", type=int, nargs="+")
     compare.add_argument("--out", type=Path, default=Path("runs"))
-    compare.add_argument("--jobs", type=int, default=None, help="runs at a time")
-    compare.add_argument(
-        "--set", dest="settings", nargs="+", default=[], metavar="NAME=VALUE", help="further settings"
-    )
+    compare.add_argument("--jobs", type=int, help="runs at a time")
+    compare.add_argument("--dry-run", action="store_true", help="show what would run")
+    compare.add_argument("--set", **SET)
 
     segment = commands.add_parser("segment", help="segment one patient with a finished run")
     segment.add_argument("run", type=Path)
@@ -155,18 +164,23 @@ def _run(call: argparse.Namespace) -> int:
     return 0
 
 
-def _compare(call: argparse.Namespace) -> int:
+def run_compare(call: argparse.Namespace, execute: Callable | None = None) -> int:
+    """The command `compare`; `execute` is that of `compare.compare`."""
     from mixsup_lib.experiments.compare import compare
 
+    for number in (signal.SIGTERM, signal.SIGINT):  # a shell's background jobs ignore SIGINT
+        signal.signal(number, signal.default_int_handler)
+    chosen = {name: value for name in ("preset", "n_fa") if (value := getattr(call, name)) is not None}
     compare(
+        call.file,
         call.data,
-        out=call.out,
-        preset=call.preset,
-        n_fa=call.n_fa,
+        settings={**chosen, **parse_settings(call.settings)},
         folds=call.folds,
         seeds=call.seeds,
+        out=call.out,
         jobs=call.jobs,
-        settings=parse_settings(call.settings),
+        dry_run=call.dry_run,
+        execute=execute,
     )
     return 0
 
@@ -198,28 +212,32 @@ COMMANDS = {
     "check-data": _check_data,
     "prepare": _prepare,
     "run": _run,
-    "compare": _compare,
+    "compare": run_compare,
     "segment": _segment,
     "rerun": _rerun,
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
-    call = _parser().parse_args(arguments)
+def in_one_sentence(command: Callable[[argparse.Namespace], int], call: argparse.Namespace) -> int:
+    """Run a command; what is at fault becomes one sentence. Returns the exit code."""
     try:
-        return COMMANDS[call.command](call)
+        return command(call)
     except MixsupError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return error.exit_code
+        fault = error
     except OSError as error:
-        if (full := disk_full(error, error.filename or Path.cwd() / "output")) is None:
+        if (fault := disk_full(error, error.filename or Path.cwd() / "output")) is None:
             raise
-        print(f"{type(full).__name__}: {full}", file=sys.stderr)
-        return full.exit_code
     except KeyboardInterrupt:
         print("Interrupted; start the same command again to continue.", file=sys.stderr)
         return 130
+    print(f"{type(fault).__name__}: {fault}", file=sys.stderr)
+    return fault.exit_code
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    call = parser().parse_args(arguments)
+    return in_one_sentence(COMMANDS[call.command], call)
 
 
 if __name__ == "__main__":
