@@ -1,4 +1,4 @@
-"""`compare`: every run through papermill, to a table and a report; nothing is done twice, a fault stops nothing else."""
+"""`compare`: every run through papermill, to a table and a report; nothing twice, and a fault stops nothing else."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_interrupted_and_called_again_only_what_is_missing_runs_and_a_fault_stop
     process.send_signal(signal.SIGINT)
     status, _, error = finish(process)
     assert status == 130 and "start the same command again to continue" in error
-    assert children and psutil.wait_procs(children, timeout=20)[1] == []
+    assert children and psutil.wait_procs(children, timeout=60)[1] == []
     before = dates(out)
     assert len({path.parent for path in before if path.parent.suffix != ".partial"}) == 1
 
