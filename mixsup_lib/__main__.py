@@ -10,33 +10,12 @@ from pathlib import Path
 
 from mixsup_lib.files import MixsupError, SettingError, disk_full, read_yaml
 
-
-class _ListSettings(argparse.Action):
-    """Print every setting of a run with its meaning, and exit."""
-
-    def __init__(self, *names, **options) -> None:
-        super().__init__(*names, **{**options, "nargs": 0, "dest": argparse.SUPPRESS})
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from mixsup_lib.config import RunConfig
-
-        for name, field in RunConfig.model_fields.items():
-            print(f"{name:22s}{field.description}")
-        parser.exit()
-
-
-SET = {
-    "dest": "settings",
-    "nargs": "+",
-    "default": [],
-    "metavar": "NAME=VALUE",
-    "help": "further settings",
-}
+SET = dict(dest="settings", nargs="+", default=[], metavar="NAME=VALUE", help="further settings")
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m mixsup_lib", description=__doc__.split(". ")[0])
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    top = argparse.ArgumentParser(prog="python -m mixsup_lib", description=__doc__.split(". ")[0])
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     commands.add_parser("doctor", help="check this installation and say what to do")
 
@@ -45,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     phantom.add_argument("--patients", type=int, default=120)
     phantom.add_argument("--voxel-mm", type=float, default=2.5)
     phantom.add_argument("--seed", type=int, default=0)
-    phantom.add_argument("--workers", type=int, default=None)
+    phantom.add_argument("--workers", type=int)
 
     check = commands.add_parser("check-data", help="list every problem of a cohort")
     check.add_argument("folder", type=Path)
@@ -53,21 +32,18 @@ def parser() -> argparse.ArgumentParser:
     prepare = commands.add_parser("prepare", help="prepare a cohort's slices")
     prepare.add_argument("folder", type=Path)
     prepare.add_argument("store", type=Path)
-    prepare.add_argument("--pixel-mm", type=float, default=None)
-    prepare.add_argument("--window", type=int, nargs=2, metavar=("H", "W"), default=None)
+    prepare.add_argument("--pixel-mm", type=float)
+    prepare.add_argument("--window", type=int, nargs=2, metavar=("H", "W"))
     prepare.add_argument("--workers", type=int, default=1)
 
     run = commands.add_parser("run", help="train and evaluate one run, without Jupyter")
     run.add_argument("--config", type=Path, help="YAML file with settings")
     run.add_argument("--set", **SET)
-    run.add_argument("--settings", action=_ListSettings, help="list all settings")
+    run.add_argument("--settings", dest="list_settings", action="store_true", help="list all settings")
 
-    compare = commands.add_parser("compare", help="run an experiment: table, report or pictures")
-    compare.add_argument(
-        "file",
-        nargs="?",
-        help="experiment file, or the name of one in scenarios/; without it standard against mixed",
-    )
+    compare = commands.add_parser("compare", help="run an experiment, to a table and a report or pictures")
+    which = "YAML file, or the name of one in scenarios/; without it standard against mixed supervision"
+    compare.add_argument("file", nargs="?", metavar="EXPERIMENT", help=which)
     compare.add_argument("--data", type=Path, help="cohort folder; without it a phantom is made")
     compare.add_argument("--preset")
     compare.add_argument("--n-fa", type=int)
@@ -87,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     rerun.add_argument("run", type=Path)
     rerun.add_argument("--out", type=Path, help="folder that receives the repetition (default: OUT-rerun)")
     rerun.add_argument("--cohort", type=Path, help="where the cohort lies now, if it was moved")
-    return parser
+    return top
 
 
 def parse_settings(pairs: Sequence[str]) -> dict:
@@ -150,9 +126,13 @@ def _prepare(call: argparse.Namespace) -> int:
 
 
 def _run(call: argparse.Namespace) -> int:
-    from mixsup_lib.config import make_config
+    from mixsup_lib.config import RunConfig, make_config
     from mixsup_lib.experiments.runs import load_run, run
 
+    if call.list_settings:
+        for name, field in RunConfig.model_fields.items():
+            print(f"{name:22s}{field.description}")
+        return 0
     settings = read_settings(call.config) if call.config else {}
     folder = run(make_config(**{**settings, **parse_settings(call.settings)}))
     _, metrics = load_run(folder)

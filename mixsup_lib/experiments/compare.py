@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Any
 
 from mixsup_lib.cohort import Cohort
@@ -75,7 +76,7 @@ def compare(
         SettingError: the experiment, a setting or the choice of cells is at fault.
         DataError: the data are at fault, or runs failed; what has finished is kept.
     """
-    started = time.monotonic()
+    began = time.monotonic()
     experiment = (MAIN if file is None else read_experiment(file)).changed(settings or {}, folds, seeds)
     if data is None:
         tiny = all(config.preset == "tiny" for config in experiment.configs().values())
@@ -109,7 +110,7 @@ def compare(
             (execute or run_here)(missing, cohort, jobs)
         failed = [cell for cell in missing if not cell.finished()]
         for cell in failed:
-            print(f"     failed: {cell.name}: {_reason(_printed(cell.log), cell.notebook)}")
+            print(f"     failed: {cell.name}: {_reason(cell.printed(), cell.notebook)}")
             print(f"             {cell.notebook}")
         print("3/3  Table", flush=True)
         try:
@@ -123,7 +124,7 @@ def compare(
             f"{len(failed)} of {len(cells)} runs failed ({'; '.join(cell.name for cell in failed[:5])}"
             f"{'; ...' if len(failed) > 5 else ''}); the same command runs what is missing."
         )
-    print(f"{result}   ({(time.monotonic() - started) / 60:.1f} min)", flush=True)
+    print(f"{result}   ({(time.monotonic() - began) / 60:.1f} min)", flush=True)
     return result
 
 
@@ -136,32 +137,38 @@ def run_here(cells: list[Cell], cohort: Cohort, jobs: int | None) -> None:
         open_store(config, cohort, workers=jobs or cores)
     free = places(cells, jobs, cores)
     waiting, running, attempts = list(cells), {}, Counter()
-    watched = sys.stderr.isatty()
-    total = sum(cell.config.iterations for cell in cells)
-    bar = tqdm(total=total, unit="it", desc="training", miniters=1, mininterval=0.5 if watched else 30)
+    total, seconds = sum(cell.config.iterations for cell in cells), 0.5 if sys.stderr.isatty() else 30
+    bar = tqdm(total=total, unit="it", desc="training", miniters=1, mininterval=seconds)
     try:
         while waiting or running:
             while waiting and free:
                 cell, place = waiting.pop(0), free.pop(0)
                 attempts[cell] += 1
-                running[cell] = place, _start(cell, place)
+                cell.log.parent.mkdir(parents=True, exist_ok=True)
+                environment = os.environ | ({} if place is None else {"CUDA_VISIBLE_DEVICES": place})
+                with open(cell.log, "w") as log:
+                    program = subprocess.Popen(
+                        run_command(cell), env=environment, stdout=log, stderr=log, stdin=DEVNULL
+                    )
+                running[cell] = place, program
             time.sleep(0.2)
-            for cell, (place, process) in list(running.items()):
-                if process.poll() is not None:
-                    del running[cell]
-                    free.append(place)
-                    if process.returncode == 0 and cell.finished():
-                        os.replace(cell.notebook, cell.folder / "run.ipynb")
-                        cell.log.unlink()
-                    elif attempts[cell] < ATTEMPTS and any(words in _printed(cell.log) for words in PASSING):
-                        waiting.insert(0, cell)
+            for cell, (place, program) in list(running.items()):
+                if program.poll() is None:
+                    continue
+                del running[cell]
+                free.append(place)
+                if program.returncode == 0 and cell.finished():
+                    os.replace(cell.notebook, cell.folder / "run.ipynb")
+                    cell.log.unlink()
+                elif attempts[cell] < ATTEMPTS and any(words in cell.printed() for words in PASSING):
+                    waiting.insert(0, cell)
             bar.update(sum(map(_iterations, cells)) - bar.n)
     finally:
         bar.close()
-        for _, process in running.values():
-            process.terminate()
-        for _, process in running.values():
-            process.wait()
+        for _, program in running.values():
+            program.terminate()
+        for _, program in running.values():
+            program.wait()
 
 
 def places(cells: Sequence[Cell], jobs: int | None, cores: int) -> list[str | None]:
@@ -195,19 +202,6 @@ def papermill(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> 
     return [sys.executable, "-m", "papermill", str(notebook), str(executed), "-b", values, *options]
 
 
-def _start(cell: Cell, place: str | None) -> subprocess.Popen:
-    environment = os.environ if place is None else {**os.environ, "CUDA_VISIBLE_DEVICES": place}
-    cell.notebook.parent.mkdir(parents=True, exist_ok=True)
-    with open(cell.log, "w", encoding="utf-8") as log:
-        return subprocess.Popen(
-            run_command(cell), env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
-        )
-
-
-def _printed(log: Path) -> str:
-    return log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
-
-
 def _iterations(cell: Cell) -> int:
     """How many iterations a run has done."""
     if cell.finished():
@@ -226,7 +220,7 @@ def _reason(printed: str, notebook: Path) -> str:
 
 
 def write_results(experiment: Experiment, cells: Sequence[Cell], place: Path) -> Path:
-    """Print the table of the cells that have finished and write it to `place` as table.csv and table.md.
+    """Print the table of the cells that have finished, and write it to `place` as table.md and table.csv.
 
     Standard against mixed supervision also gets the paper's tables 1 to 4 in `tables` and a report; other experiments
     get a picture per region. Returns the path of the report or of the last picture.
@@ -235,33 +229,31 @@ def write_results(experiment: Experiment, cells: Sequence[Cell], place: Path) ->
 
     finished = [cell.folder for cell in cells if cell.finished()]
     frame = collect(finished)
-    caption = tables.caption(frame["cohort"].iloc[0])
-    if experiment.compare == "supervision":
+    two_arms = experiment.compare == "supervision"
+    if two_arms:
         table = tables.beside_paper(tables.comparison_table(frame))
-        text = tables.to_markdown(table)
     else:
         dice = tables.dice_by_variant(frame, experiment.configs())
         table = tables.variant_table(dice, experiment.against())
-        text = tables.to_markdown(tables.readable_variants(table))
-    text = f"{caption}; {len(finished)} of {len(cells)} runs have finished.\n\n{text}\n"
-    write_text(place / "table.md", text)
-    with atomic_path(place / "table.csv") as temporary:
-        table.to_csv(temporary, index=False)
-    print(f"\n{text}", flush=True)
-    if experiment.compare == "supervision":
+    caption = tables.caption(frame["cohort"].iloc[0])
+    if len(finished) < len(cells):
+        caption += f"; {len(finished)} of {len(cells)} runs have finished"
+    write_text(place / "table.md", f"{caption}\n\n{tables.format_table(table, 'markdown')}\n")
+    write_text(place / "table.csv", tables.format_table(table, "csv"))
+    print(f"\n{caption}\n\n{tables.format_table(table)}\n", flush=True)
+    if two_arms:
         try:
             tables.write_tables(tables.paper_tables(frame), place / "tables")
         except DataError as error:
             print(f"     no tables like the paper's: {error}")
         return _report(finished, place)
-    for region, part in table.groupby("region", sort=False):
-        figure = pictures.variant_ladder(
-            dice.xs(region, level="region"), part.reset_index(drop=True), title=caption
-        )
-        result = place / f"{region}.png"
-        with atomic_path(result) as temporary:
+    for region, rows in table.groupby("region", sort=False):
+        of_region = dice.xs(region, level="region")
+        figure = pictures.variant_ladder(of_region, rows.reset_index(drop=True), title=caption)
+        picture = place / f"{region}.png"
+        with atomic_path(picture) as temporary:
             figure.savefig(temporary, dpi=110, bbox_inches="tight")
-    return result
+    return picture
 
 
 def _report(folders: list[Path], place: Path) -> Path:
@@ -277,7 +269,7 @@ def _report(folders: list[Path], place: Path) -> Path:
         papermill(notebook, notebook, {"run_folders": [str(folder.resolve()) for folder in folders]}),
         [*convert, "--log-level", "ERROR", str(notebook)],
     ):
-        done = subprocess.run(step, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        done = subprocess.run(step, capture_output=True, text=True, stdin=DEVNULL)
         if done.returncode:
             raise DataError(f"{notebook}: the report could not be made: {_reason(done.stderr, notebook)}")
     return notebook.with_suffix(".html")

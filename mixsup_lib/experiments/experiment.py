@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from mixsup_lib.cohort import Cohort
-from mixsup_lib.config import FOLDERS, RunConfig, make_config
+from mixsup_lib.config import RunConfig, make_config
 from mixsup_lib.experiments.runs import run_folder, split_of
 from mixsup_lib.files import DataError, SettingError, nearest, read_yaml
 
@@ -169,7 +169,11 @@ class Cell:
     @property
     def log(self) -> Path:
         """What papermill printed, until the run has finished."""
-        return self.folder.with_name(f"{self.folder.name}.log")
+        return self.notebook.with_suffix(".log")
+
+    def printed(self) -> str:
+        """The content of the log, if there is one."""
+        return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
 
     def finished(self) -> bool:
         """A run folder gets its name when everything is in it."""
@@ -188,7 +192,8 @@ def cells_of(
     where = {"cohort": cohort.folder, "out": out, "stores": stores}
     for seed, fold, variant in itertools.product(experiment.seeds, experiment.folds, experiment.variants):
         given = {**experiment.settings, **experiment.variants[variant], **where, "fold": fold, "seed": seed}
-        given |= {name: str(Path(given[name]).resolve()) for name in FOLDERS if given.get(name)}
+        folders = [name for name in ("cohort", "out", "stores", "split_lists") if given.get(name)]
+        given |= {name: str(Path(given[name]).resolve()) for name in folders}
         config = make_config(**given)
         try:
             cells.append(Cell(variant, given, config, run_folder(config, split_of(config, cohort))))
