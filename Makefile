@@ -8,8 +8,8 @@
 #   make lab               JupyterLab with the notebooks
 #   make notebooks         execute all notebooks again, in place; one: make notebooks BOOKS=notebooks/03_losses.ipynb
 #   make site              the executed notebooks and guides as pages that open from disk: build/site/index.html
-#   make grid SCENARIO=smoke   the runs of a file in scenarios/ that have not finished, several at a time, and their table;
-#                          DRY=1 only shows the plan, make grid-status SCENARIO=smoke how far it is; docs/grid.md says more
+#   make grid SCENARIO=smoke   the runs of an experiment (a file, or the name of one in scenarios/) that have not finished, and
+#                          their table; DRY=1 shows the plan, PROFILE=workflow/slurm is for a cluster; docs/grid.md says more
 #   make soak              the long trials of docs/reliability.md: kills at random moments, damaged files, 30 minutes of grid
 #   make fuzz              2 000 damaged files of every kind through the library; docs/reliability.md says more
 #   make audit             known faults of the installed packages
@@ -40,7 +40,7 @@ WORKFLOW_STAMP := $(VENV)/.workflow-tools
 AUDIT_PIN := $(shell sed -n 's/^audit = \["\(.*\)"\]/\1/p' pyproject.toml)
 WORKFLOW_PINS := $(shell sed -n 's/^workflow = \[\(.*\)\]/\1/p' pyproject.toml | tr -d ,)
 
-.PHONY: run test bench soak lab notebooks site grid grid-status slurm-trial workshop-bundle fuzz audit
+.PHONY: run test bench soak lab notebooks site grid slurm-trial workshop-bundle fuzz audit
 .DEFAULT_GOAL := run
 
 run: $(STAMP)
@@ -71,18 +71,14 @@ notebooks: $(STAMP)
 site: $(SITE_STAMP)
 	@$(BIN)/python workflow/make_site.py
 
-GRID = $(BIN)/python workflow/run_grid.py $(SCENARIO) $(if $(COHORT),--cohort "$(COHORT)") \
-  $(if $(FOLDS),--folds $(FOLDS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SET),--set $(SET)) $(if $(ONLY),--only $(ONLY)) \
-  $(if $(CORES),--cores $(CORES)) $(if $(PER_GPU),--per-gpu $(PER_GPU)) $(if $(PART),--part $(PART)) $(if $(PROFILE),--profile "$(PROFILE)")
+# OPTIONS: further ones of `python -m mixsup_lib compare --help`.
+GRID = $(SCENARIO) $(if $(COHORT),--data "$(COHORT)") $(if $(DRY),--dry-run) $(OPTIONS)
 
-grid: $(STAMP) $(WORKFLOW_STAMP)
-	@$(GRID) $(if $(DRY),--dry-run)
-
-grid-status: $(STAMP)
-	@$(GRID) --status
+grid: $(STAMP) $(if $(PROFILE),$(WORKFLOW_STAMP))
+	@$(BIN)/python $(if $(PROFILE),workflow/grid.py "$(PROFILE)",-m mixsup_lib compare) $(strip $(GRID))
 
 slurm-trial: $(STAMP) $(WORKFLOW_STAMP)
-	@$(BIN)/python workflow/try_slurm.py
+	@$(BIN)/python workflow/slurm_trial.py
 
 # COUNT=2000 SEED=0; a defect is kept in build/fuzz and shown again by: make fuzz SEED=0 CASE=17
 FUZZ = $(BIN)/python workflow/fuzz.py $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mixsup_lib.files import MixsupError, SettingError, disk_full, read_yaml
 
-
-class _ListSettings(argparse.Action):
-    """Print every setting of a run with its meaning, and exit."""
-
-    def __init__(self, *names, **options) -> None:
-        super().__init__(*names, **{**options, "nargs": 0, "dest": argparse.SUPPRESS})
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from mixsup_lib.config import RunConfig
-
-        for name, field in RunConfig.model_fields.items():
-            print(f"{name:22s}{field.description}")
-        parser.exit()
+SET = dict(dest="settings", nargs="+", default=[], metavar="NAME=VALUE", help="further settings")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m mixsup_lib", description=__doc__.split(". ")[0])
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m mixsup_lib", description=__doc__.split(". ")[0])
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     commands.add_parser("doctor", help="check this installation and say what to do")
 
@@ -35,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     phantom.add_argument("--patients", type=int, default=120)
     phantom.add_argument("--voxel-mm", type=float, default=2.5)
     phantom.add_argument("--seed", type=int, default=0)
-    phantom.add_argument("--workers", type=int, default=None)
+    phantom.add_argument("--workers", type=int)
 
     check = commands.add_parser("check-data", help="list every problem of a cohort")
     check.add_argument("folder", type=Path)
@@ -43,31 +32,27 @@ def _parser() -> argparse.ArgumentParser:
     prepare = commands.add_parser("prepare", help="prepare a cohort's slices")
     prepare.add_argument("folder", type=Path)
     prepare.add_argument("store", type=Path)
-    prepare.add_argument("--pixel-mm", type=float, default=None)
-    prepare.add_argument("--window", type=int, nargs=2, metavar=("H", "W"), default=None)
+    prepare.add_argument("--pixel-mm", type=float)
+    prepare.add_argument("--window", type=int, nargs=2, metavar=("H", "W"))
     prepare.add_argument("--workers", type=int, default=1)
 
     run = commands.add_parser("run", help="train and evaluate one run, without Jupyter")
     run.add_argument("--config", type=Path, help="YAML file with settings")
-    run.add_argument(
-        "--set", dest="settings", nargs="+", default=[], metavar="NAME=VALUE", help="further settings"
-    )
+    run.add_argument("--set", **SET)
+    run.add_argument("--settings", dest="list_settings", action="store_true", help="list all settings")
 
-    run.add_argument("--settings", action=_ListSettings, help="list all settings")
-
-    compare = commands.add_parser("compare", help="standard against mixed supervision: table and report")
-    compare.add_argument(
-        "--data", type=Path, default=None, help="cohort folder; without it a phantom is made"
-    )
-    compare.add_argument("--preset", default="workshop")
-    compare.add_argument("--n-fa", type=int, default=5)
-    compare.add_argument("--folds", type=int, nargs="+", default=[1, 2])
-    compare.add_argument("--seeds", type=int, nargs="+", default=[0])
+    compare = commands.add_parser("compare", help="run an experiment, to a table and a report or pictures")
+    which = "YAML file, or the name of one in scenarios/; without it standard against mixed supervision"
+    compare.add_argument("file", nargs="?", metavar="EXPERIMENT", help=which)
+    compare.add_argument("--data", type=Path, help="cohort folder; without it a phantom is made")
+    compare.add_argument("--preset")
+    compare.add_argument("--n-fa", type=int)
+    compare.add_argument("--folds", type=int, nargs="+")
+    compare.add_argument("--seeds", type=int, nargs="+")
     compare.add_argument("--out", type=Path, default=Path("runs"))
-    compare.add_argument("--jobs", type=int, default=None, help="runs at a time")
-    compare.add_argument(
-        "--set", dest="settings", nargs="+", default=[], metavar="NAME=VALUE", help="further settings"
-    )
+    compare.add_argument("--jobs", type=int, help="runs at a time")
+    compare.add_argument("--dry-run", action="store_true", help="show what would run")
+    compare.add_argument("--set", **SET)
 
     segment = commands.add_parser("segment", help="segment one patient with a finished run")
     segment.add_argument("run", type=Path)
@@ -78,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     rerun.add_argument("run", type=Path)
     rerun.add_argument("--out", type=Path, help="folder that receives the repetition (default: OUT-rerun)")
     rerun.add_argument("--cohort", type=Path, help="where the cohort lies now, if it was moved")
-    return parser
+    return top
 
 
 def parse_settings(pairs: Sequence[str]) -> dict:
@@ -141,9 +126,13 @@ def _prepare(call: argparse.Namespace) -> int:
 
 
 def _run(call: argparse.Namespace) -> int:
-    from mixsup_lib.config import make_config
+    from mixsup_lib.config import RunConfig, make_config
     from mixsup_lib.experiments.runs import load_run, run
 
+    if call.list_settings:
+        for name, field in RunConfig.model_fields.items():
+            print(f"{name:22s}{field.description}")
+        return 0
     settings = read_settings(call.config) if call.config else {}
     folder = run(make_config(**{**settings, **parse_settings(call.settings)}))
     _, metrics = load_run(folder)
@@ -155,18 +144,23 @@ def _run(call: argparse.Namespace) -> int:
     return 0
 
 
-def _compare(call: argparse.Namespace) -> int:
+def run_compare(call: argparse.Namespace, execute: Callable | None = None) -> int:
+    """The command `compare`; `execute` is that of `compare.compare`."""
     from mixsup_lib.experiments.compare import compare
 
+    for number in (signal.SIGTERM, signal.SIGINT):  # a shell's background jobs ignore SIGINT
+        signal.signal(number, signal.default_int_handler)
+    chosen = {name: value for name in ("preset", "n_fa") if (value := getattr(call, name)) is not None}
     compare(
+        call.file,
         call.data,
-        out=call.out,
-        preset=call.preset,
-        n_fa=call.n_fa,
+        settings={**chosen, **parse_settings(call.settings)},
         folds=call.folds,
         seeds=call.seeds,
+        out=call.out,
         jobs=call.jobs,
-        settings=parse_settings(call.settings),
+        dry_run=call.dry_run,
+        execute=execute,
     )
     return 0
 
@@ -198,28 +192,32 @@ COMMANDS = {
     "check-data": _check_data,
     "prepare": _prepare,
     "run": _run,
-    "compare": _compare,
+    "compare": run_compare,
     "segment": _segment,
     "rerun": _rerun,
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
-    call = _parser().parse_args(arguments)
+def in_one_sentence(command: Callable[[argparse.Namespace], int], call: argparse.Namespace) -> int:
+    """Run a command; what is at fault becomes one sentence. Returns the exit code."""
     try:
-        return COMMANDS[call.command](call)
+        return command(call)
     except MixsupError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return error.exit_code
+        fault = error
     except OSError as error:
-        if (full := disk_full(error, error.filename or Path.cwd() / "output")) is None:
+        if (fault := disk_full(error, error.filename or Path.cwd() / "output")) is None:
             raise
-        print(f"{type(full).__name__}: {full}", file=sys.stderr)
-        return full.exit_code
     except KeyboardInterrupt:
         print("Interrupted; start the same command again to continue.", file=sys.stderr)
         return 130
+    print(f"{type(fault).__name__}: {fault}", file=sys.stderr)
+    return fault.exit_code
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    call = parser().parse_args(arguments)
+    return in_one_sentence(COMMANDS[call.command], call)
 
 
 if __name__ == "__main__":

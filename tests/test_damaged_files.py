@@ -31,7 +31,7 @@ from mixsup_lib.check import check_cohort  # noqa: E402
 from mixsup_lib.config import make_config  # noqa: E402
 from mixsup_lib.datasets import find_cohort  # noqa: E402
 from mixsup_lib.datasets.slice_labels import FILE_NAME, read_slice_labels  # noqa: E402
-from mixsup_lib.experiments.experiment import read_scenario  # noqa: E402
+from mixsup_lib.experiments.experiment import read_experiment  # noqa: E402
 from mixsup_lib.experiments.runs import collect, load_network, load_run, read_examples, read_history, run  # noqa: E402
 from mixsup_lib.files import DataError, MixsupError, SettingError, read_yaml  # noqa: E402
 from mixsup_lib.protocol import read_split  # noqa: E402
@@ -301,13 +301,6 @@ def test_yaml_that_python_chokes_on_is_one_error(text):
     assert len(str(caught.value)) < 400
 
 
-def test_axes_of_a_few_lines_do_not_make_millions_of_runs(tmp_path):
-    axes = ", ".join(f"x{i}: [1, 2, 3, 4, 5, 6, 7, 8]" for i in range(12))
-    (tmp_path / "s.yaml").write_text(f"name: s\ncompare: first\nvariants: {{}}\naxes: {{{axes}}}\n")
-    with pytest.raises(DataError, match=r"axes have 68719476736 combinations, at most 10000"):
-        read_scenario(tmp_path / "s.yaml")
-
-
 @pytest.mark.parametrize(
     "wrong",
     [{"preset": ["tiny"]}, {"supervision": {}}, {"learning_rate": float("nan")}, {"momentum": float("nan")},
@@ -513,7 +506,7 @@ def test_any_value_of_a_setting_is_taken_or_refused_in_a_sentence(name, value):
 @given(text=st.text(max_size=200) | values.map(lambda value: json.dumps(value)))
 def test_any_text_is_yaml_or_a_sentence(text, tmp_path):
     (tmp_path / "s.yaml").write_text(text, encoding="utf-8", errors="replace")
-    one_sentence(lambda: read_scenario(tmp_path / "s.yaml"))
+    one_sentence(lambda: read_experiment(tmp_path / "s.yaml"))
 
 
 @quick

@@ -8,15 +8,15 @@ import os
 import subprocess
 from pathlib import Path
 
-import grid_step
 import kill_jobs
 import numpy as np
 import pytest
-from test_grid import plan_of
+from test_compare import SETTINGS, in_this_process, write_experiment
 
 from mixsup_lib import slices
 from mixsup_lib.__main__ import main
 from mixsup_lib.config import make_config
+from mixsup_lib.experiments.compare import compare
 from mixsup_lib.experiments.runs import run
 from mixsup_lib.files import (
     DiskFullError,
@@ -138,26 +138,23 @@ def test_run(disk, run_settings, tmp_path, capfd):
     assert kill_jobs.contents(disk / "runs") == kill_jobs.contents(tmp_path / "runs")
 
 
-def test_table_of_a_grid(disk, phantom, tmp_path):
-    arms = {"variants": {"standard": {"supervision": "standard"}, "mixed": {}}}
-    plan = plan_of(tmp_path, phantom, **arms)
-    for cell in plan.cells:
-        run(make_config(**cell.given))
-    expected = grid_step.make_table(plan)
-    for cell in plan.cells:
-        there = disk / cell.folder.relative_to(tmp_path)
-        there.parent.mkdir(parents=True)
-        subprocess.run(["cp", "-r", cell.folder, there], check=True)
-    (disk / "data").symlink_to(tmp_path / "data")
-    elsewhere = plan_of(disk, phantom, **arms)
-    assert [cell.finished() for cell in elsewhere.cells] == [True, True]
+def test_table_of_an_experiment(disk, phantom, tmp_path):
+    settings = {**SETTINGS, "device": "cpu"}
+    call = {"data": phantom, "settings": settings, "folds": [1], "stores": tmp_path / "stores"}
+    write_experiment(tmp_path)
+    compare(tmp_path / "short.yaml", out=tmp_path / "runs", execute=in_this_process, **call)
+    place, name = disk / "runs", "short-phantom"
+    subprocess.run(["cp", "-r", tmp_path / "runs", place], check=True)
+    for file in (place / name).glob("*.*"):
+        file.unlink()
     leave(disk, 0)
     with pytest.raises(DiskFullError, match=r"table.md: cannot be written, its disk is full"):
-        grid_step.make_table(elsewhere)
-    assert not elsewhere.table.exists()
+        compare(tmp_path / "short.yaml", out=place, **call)
+    assert not (place / name / "table.csv").exists()
     (disk / "filler").unlink()
-    assert grid_step.make_table(elsewhere) == expected
-    assert elsewhere.table.read_bytes() == plan.table.read_bytes()
+    compare(tmp_path / "short.yaml", out=place, **call)
+    for file in ("table.csv", "table.md"):
+        assert (place / name / file).read_bytes() == (tmp_path / "runs" / name / file).read_bytes()
 
 
 def test_a_file_keeps_what_it_held_and_the_sentence_tells_the_room(disk):

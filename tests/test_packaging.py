@@ -145,15 +145,17 @@ def test_the_makefile_reads_the_torch_pin_from_pyproject():
     assert text.index('"torch==') < text.index('--editable ".[test]"')
 
 
-def test_make_grid_installs_the_pinned_snakemake_and_hands_its_settings_on():
-    text = make(
-        "--always-make", "grid", "SCENARIO=paper", "COHORT=my scans", "SET=preset=tiny a=0.5", "DRY=1"
+def test_make_grid_hands_its_settings_on_and_installs_snakemake_for_a_cluster_alone():
+    settings = ["SCENARIO=paper", "COHORT=my scans", "OPTIONS=--folds 1 2", "DRY=1"]
+    here = make("--always-make", "grid", *settings)
+    options = 'paper --data "my scans" --dry-run --folds 1 2'
+    assert here.rstrip().splitlines()[-1] == f".venv/bin/python -m mixsup_lib compare {options}"
+    assert "snakemake" not in here
+    cluster = make("--always-make", "grid", *settings, "PROFILE=workflow/slurm")
+    assert f'"snakemake{PINS["snakemake"]}"' in cluster
+    assert (
+        cluster.rstrip().splitlines()[-1] == f'.venv/bin/python workflow/grid.py "workflow/slurm" {options}'
     )
-    assert f'"snakemake{PINS["snakemake"]}"' in text
-    call = text.rstrip().splitlines()[-1]
-    assert call.startswith(".venv/bin/python workflow/run_grid.py paper")
-    assert '--cohort "my scans"' in call and "--set preset=tiny a=0.5" in call and "--dry-run" in call
-    assert "--status" in make("grid-status", "SCENARIO=smoke")
 
 
 def test_an_unsuitable_python_or_torch_choice_is_one_clear_sentence(tmp_path):

@@ -1,16 +1,14 @@
 """The planner: exact hours, Dice only where it was measured, and no plan called better than the data can tell."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from mixsup_lib.experiments.experiment import read_scenario
+from mixsup_lib.experiments.experiment import read_experiment
 from mixsup_lib.files import DataError, SettingError
 from mixsup_lib.teaching.planner import advice, annotation_hours, measured_surface, plans
 
-CONFIGS = read_scenario(Path(__file__).resolve().parent.parent / "scenarios" / "surface.yaml").configs()
+CONFIGS = read_experiment("surface").configs()
 RNG = np.random.default_rng(0)
 EASE = {(fold, patient): RNG.normal(0, 8) for fold in (1, 2) for patient in range(12)}
 

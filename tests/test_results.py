@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from mixsup_lib.experiments import statistics, tables
-from mixsup_lib.experiments.experiment import read_scenario
+from mixsup_lib.experiments.experiment import read_experiment
 from mixsup_lib.experiments.runs import collect, read_examples, read_history, read_recorded
 from mixsup_lib.experiments.statistics import bootstrap_over_folds, mean_over_folds
 from mixsup_lib.files import DataError, SettingError
@@ -554,10 +554,10 @@ def recorded_tables() -> list[str]:
 def test_every_record_of_runs_still_gives_its_printed_table(name):
     """Those of an experiment file, NAME-COHORT, by variant; the others standard against mixed."""
     frame = read_recorded(ROOT / f"data/results/{name}.csv")
-    experiment = ROOT / f"scenarios/{name.removesuffix('-' + frame['cohort'].iloc[0])}.yaml"
-    if experiment.exists() and (scenario := read_scenario(experiment)).compare != "supervision":
-        dice = tables.dice_by_variant(frame, scenario.configs())
-        table = tables.variant_table(dice, scenario.against())
+    file = ROOT / f"scenarios/{name.removesuffix('-' + frame['cohort'].iloc[0])}.yaml"
+    if file.exists() and (experiment := read_experiment(file)).compare != "supervision":
+        dice = tables.dice_by_variant(frame, experiment.configs())
+        table = tables.variant_table(dice, experiment.against())
     else:
         tuning = (frame["cohort"] == "lgg") & (frame["fold"] == 1)
         table = tables.comparison_table(frame[~tuning])

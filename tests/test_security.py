@@ -6,7 +6,7 @@ Every hostile input here would leave a file behind if any of it ran; none may ap
 from __future__ import annotations
 
 import ast
-import json
+import base64
 import os
 import pickle
 import re
@@ -19,13 +19,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from cohorts import patient_id, write_cohort
 from safetensors.torch import save_file
 
 ROOT = Path(__file__).resolve().parent.parent
-
-import grid_snakemake  # noqa: E402
-from grid_plan import Plan  # noqa: E402
 
 from mixsup_lib.__main__ import parse_settings, read_settings  # noqa: E402
 from mixsup_lib.check import check_cohort  # noqa: E402
@@ -33,7 +31,7 @@ from mixsup_lib.config import make_config  # noqa: E402
 from mixsup_lib.datasets import find_cohort  # noqa: E402
 from mixsup_lib.datasets.slice_labels import FILE_NAME, read_slice_labels  # noqa: E402
 from mixsup_lib.experiments import compare  # noqa: E402
-from mixsup_lib.experiments.experiment import Cell, Scenario, read_scenario  # noqa: E402
+from mixsup_lib.experiments.experiment import read_experiment  # noqa: E402
 from mixsup_lib.experiments.runs import load_network, read_examples, run  # noqa: E402
 from mixsup_lib.experiments.tables import format_table  # noqa: E402
 from mixsup_lib.files import DataError, MixsupError  # noqa: E402
@@ -134,7 +132,7 @@ def test_yaml_tags_of_python_are_refused_everywhere(tmp_path, marker, tag):
     path = tmp_path / "s.yaml"
     for content in (text, f"cohort: {text}", f"name: s\ncompare: first\nvariants: {text}"):
         path.write_text(content)
-        for read in (read_scenario, read_settings):
+        for read in (read_experiment, read_settings):
             with pytest.raises(MixsupError, match="s.yaml"):
                 read(path)
     with pytest.raises(MixsupError, match="--set cohort"):
@@ -184,7 +182,7 @@ def test_lists_and_slice_labels_open_no_path_at_all(tmp_path, monkeypatch):
     assert check_cohort(tmp_path / "cohort")["problem"].str.contains("whom the cohort has not").sum() == 3
 
 
-# Names that a shell, Snakemake, papermill or a browser could take for code
+# Names that a shell, papermill or a browser could take for code; `test_grid.py` has Snakemake
 
 HOSTILE = "a b'\"`touch executed`$(touch executed);touch executed;&|<>*?#~!\\n"
 
@@ -196,42 +194,16 @@ def test_parameters_of_a_notebook_stay_values(tmp_path, value):
     """What papermill writes into the notebook is nothing but assignments of literals, equal to what was given."""
     from papermill.translators import PythonTranslator
 
-    given = {"split_lists": value, "device": value, value: [value, {value: value}]}
-    folder = tmp_path / value.replace("/", "_")
-    config = make_config(cohort=folder)
-    command = compare.papermill_command(config, given, tmp_path / "x.ipynb")
-    parameters = json.loads(command[-1])
+    settings = {"split_lists": value, value: [value, {value: value}]}
+    given = {"cohort": str(tmp_path / value), "settings": settings}
+    command = compare.papermill(tmp_path / "a.ipynb", tmp_path / "b.ipynb", given)
+    parameters = yaml.safe_load(base64.b64decode(command[command.index("-b") + 1]))
     source = PythonTranslator.codify(parameters)
     found = {}
     for statement in ast.parse(source).body:
         assert isinstance(statement, ast.Assign) and len(statement.targets) == 1
         found[statement.targets[0].id] = ast.literal_eval(statement.value)
-    assert found["cohort"] == str(folder.resolve())
-    assert found["settings"] == {"split_lists": value, value: [value, {value: value}]}
-
-
-@pytest.mark.skipif(
-    grid_snakemake.snakemake_program() is None and not os.environ.get("CI"),
-    reason="Snakemake is not installed: `make grid SCENARIO=smoke` installs it into .venv/workflow",
-)
-def test_a_hostile_folder_name_goes_through_the_grid_as_a_name(tmp_path):
-    """A cell that has finished, so its rule only copies; the table then fails on what is no record, and says so."""
-    root = tmp_path / HOSTILE.replace("\\n", "\n")
-    out = root / "runs"
-    config = make_config(cohort=root / HOSTILE, out=out, stores=root / "stores", n_fa=1)
-    cell = Cell("mixed", {"cohort": str(config.cohort), "out": str(out), "n_fa": 1}, config,
-                out / HOSTILE / "tiny/whole_tumor/1fa1wa/fold1/mixed/seed0-00000000")  # fmt: skip
-    cell.folder.mkdir(parents=True)
-    (cell.folder / "metrics.json").write_text("{}")
-    scenario = Scenario(name="s", compare="first", variants={"mixed": {"n_fa": 1}})
-    plan, work = Plan(scenario, [cell], [cell], 1, []), root / "work"
-    (work / "prepared").mkdir(parents=True)
-    (work / "prepared" / "5mm-48x48").touch()
-    done = subprocess.run(grid_snakemake.snakemake(work, plan), cwd=tmp_path, capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
-    assert (work / "finished" / cell.key / "metrics.json").read_text() == "{}", done.stderr
-    assert "per_patient.csv: missing" in (work / "table.log").read_text()
-    assert not list(tmp_path.rglob("executed"))
+    assert found == given
 
 
 def test_names_in_a_table_are_no_html():
@@ -282,7 +254,7 @@ def test_the_library_imports_nothing_that_speaks_to_the_network():
 
 
 def test_the_guard_of_the_main_jobs_test_sees_a_connection(tmp_path):
-    """test_main_job.py runs the main job under this guard; here it meets what it must stop and let pass."""
+    """test_compare.py runs the main job under this guard; here it meets what it must stop and let pass."""
     from no_network import guarded
 
     environment = guarded(tmp_path)

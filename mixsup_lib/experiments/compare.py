@@ -1,294 +1,275 @@
-"""The main job: standard against mixed supervision on a cohort, through papermill, to a table and an HTML report."""
+"""Compare: every run of an experiment through papermill, several at a time, then one table and a report or pictures."""
 
 from __future__ import annotations
 
-import json
+import base64
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from subprocess import DEVNULL
+from typing import Any
 
-from filelock import FileLock, Timeout
-from tqdm.auto import tqdm
-
-from mixsup_lib.config import RunConfig, make_config
+from mixsup_lib.cohort import Cohort
 from mixsup_lib.datasets import find_cohort
-from mixsup_lib.experiments import runs, tables
-from mixsup_lib.experiments.runs import open_store, run_folder, split_of
-from mixsup_lib.files import DataError, SettingError, stopped_by_full_disk
+from mixsup_lib.experiments import tables
+from mixsup_lib.experiments.experiment import Cell, Experiment, cells_of, read_experiment
+from mixsup_lib.experiments.runs import collect, open_store, store_folder
+from mixsup_lib.files import DataError, atomic_path, locked, read_json, stopped_by_full_disk, write_text
 from mixsup_lib.phantom import make_phantom
 
-if TYPE_CHECKING:
-    from mixsup_lib.config import RunConfig
+MAIN = Experiment(
+    name="main",
+    compare="supervision",
+    settings={"preset": "workshop", "n_fa": 5},
+    axes={"supervision": ["mixed", "standard"]},
+    folds=[1, 2],
+)
+"""The main job: standard against mixed supervision."""
 
-
-def gpu_places(environment: Mapping[str, str], count: int, per_gpu: int = 1) -> list[str]:
-    """CUDA_VISIBLE_DEVICES of each place for a run: `per_gpu` on each of the `count` GPUs that PyTorch sees.
-
-    All GPUs get their first run before any gets a second. Where the environment restricts the GPUs already, their names
-    there are kept.
-    """
-    restricted = [name.strip() for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",")]
-    names = restricted if restricted != [""] else [str(number) for number in range(count)]
-    return names[:count] * per_gpu
-
-
-@contextmanager
-def take_place(places: Sequence[str], folder: str | Path, wait_seconds: float = 1.0) -> Iterator[str]:
-    """Wait for a free one of the `places` and hold it; `folder` keeps a lock per place, which dies with its holder."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    while True:
-        for number, place in enumerate(places):
-            lock = FileLock(folder / f"place-{number}.lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                continue
-            try:
-                yield place
-            finally:
-                lock.release()
-            return
-        time.sleep(wait_seconds)
-
+PHANTOMS = {
+    "data/phantom-tiny": {"patients": 12, "voxel_mm": 5.0},
+    "data/phantom-seed1": {"seed": 1},
+}
+"""Cohorts that are made where they are missing. Results are reported on seed 1; seed 0 is for tuning."""
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
-PATHS = ("cohort", "out", "stores")
-NAMED = ("preset", "task", "n_fa", "n_wa", "fold", "supervision", "seed", "device")
+NAMED = tuple("cohort out stores preset task n_fa n_wa fold supervision seed device".split())
 """Settings that are parameters of the run notebook; all others go into its parameter `settings`."""
 
-_PASSING = ("Kernel died before replying", "Address already in use", "another process works on this run")
+PASSING = ("Kernel died before replying", "Address already in use", "another process works on this run")
+"""What papermill prints where kernels race for ports, or where a killed run is not quite gone: worth another try."""
 
-
-def papermill_command(config: RunConfig, given: Mapping[str, Any], notebook: str | Path) -> list[str]:
-    """The command that executes a run and writes `notebook`; `given` are the settings that were asked for."""
-    values = {name: str(getattr(config, name).resolve()) for name in PATHS}
-    values |= {name: getattr(config, name) for name in NAMED}
-    values["settings"] = {name: value for name, value in given.items() if name not in PATHS + NAMED}
-    return execution(NOTEBOOKS / "08_scenario_run.ipynb", notebook, values)
-
-
-def execution(notebook: str | Path, executed: str | Path, parameters: Mapping[str, Any]) -> list[str]:
-    """The command that executes `notebook` with these parameters (JSON values) and writes it to `executed`."""
-    module = [sys.executable, "-m", "mixsup_lib.experiments.compare"]
-    return [*module, str(notebook), str(executed), json.dumps(parameters)]
-
-
-def execute(notebook: str, executed: str, parameters: str) -> None:
-    """papermill, ready one second sooner than its command and through one second sooner.
-
-    jsonschema would load a grammar of internationalised web addresses, which no notebook holds. The kernel is ended
-    where its last cell has ended: all that a run leaves is on the disk by then.
-    """
-    sys.modules["rfc3987_syntax"] = None  # how Python says that there is no such package
-    import papermill
-
-    values = json.loads(parameters)
-    papermill.execute_notebook(
-        notebook, executed, values, cwd=NOTEBOOKS, progress_bar=False, shutdown_kernel="immediate"
-    )
-
-
-def may_pass(log: str) -> bool:
-    """Did papermill print a fault of the moment, such as kernels that race for ports, so that it pays to retry?"""
-    return any(sentence in log for sentence in _PASSING)
-
-
-if __name__ == "__main__":
-    execute(*sys.argv[1:])
-
-
-PHANTOM_SEED = 1
-"""The phantom that results are reported on; seed 0 is for tuning."""
-
-OWN = {"cohort", "out", "stores", "preset", "n_fa", "fold", "supervision", "seed"}
-"""Settings that `compare` takes as arguments of its own."""
-
-
-@dataclass
-class _Cell:
-    """One run of the comparison and the papermill process that works on it."""
-
-    config: RunConfig
-    folder: Path
-    process: subprocess.Popen | None = None
-    attempts: int = 0
-
-    @property
-    def name(self) -> str:
-        return f"{self.config.supervision}, fold {self.config.fold}, seed {self.config.seed}"
-
-    @property
-    def notebook(self) -> Path:
-        """Where papermill writes the executed notebook until the run has finished."""
-        return self.folder.with_name(self.folder.name + ".ipynb")
-
-    def progress(self) -> tuple[int, float | None]:
-        """Iterations done and the latest loss."""
-        if self.folder.exists():
-            return self.config.iterations, None
-        try:
-            content = json.loads(
-                (self.folder.with_name(self.folder.name + ".partial") / "progress.json").read_text()
-            )
-            return content["iteration"], content["loss"]
-        except (OSError, ValueError):
-            return 0, None
+ATTEMPTS = 3
 
 
 def compare(
+    file: str | Path | None = None,
     data: str | Path | None = None,
     *,
+    settings: Mapping[str, Any] | None = None,
+    folds: Sequence[int] | None = None,
+    seeds: Sequence[int] | None = None,
     out: str | Path = "runs",
     stores: str | Path = "data/stores",
-    phantom: str | Path = f"data/phantom-seed{PHANTOM_SEED}",
-    preset: str = "workshop",
-    n_fa: int = 5,
-    folds: Sequence[int] = (1, 2),
-    seeds: Sequence[int] = (0,),
     jobs: int | None = None,
-    settings: dict | None = None,
-) -> Path:
-    """Run both arms on the given folds, write the report and print the table; returns the report's path.
+    dry_run: bool = False,
+    execute: Callable[[list[Cell], Cohort, int | None], None] | None = None,
+) -> Path | None:
+    """Run what is missing of an experiment, write its table and show it; returns the report or the table.
+
+    Finished runs are used as they are, interrupted ones continue, and one that fails stops no other.
 
     Args:
-        data: cohort folder; None makes (or reuses) the phantom of 120 patients in `phantom`.
-        jobs: runs at a time, one core each; None: as many as there are cores.
-        settings: further settings of `RunConfig`, the same for all runs.
+        file: experiment file, or the name of one in scenarios/; None: the main job.
+        data: cohort folder; None: a phantom, made where it is missing.
+        settings, folds, seeds: instead of those of the experiment, for all its runs.
+        out: receives a folder COHORT (main job) or EXPERIMENT-COHORT with the runs, the table and the report.
+        jobs: runs at a time; None: one a GPU, or without GPUs as many as there are cores for.
+        dry_run: show what would run, and write nothing.
+        execute: trains the cells that have not finished (cells, cohort, jobs); None: `run_here`.
 
-    Finished runs are reused, interrupted ones continue.
+    Raises:
+        SettingError: the experiment, a setting or the choice of cells is at fault.
+        DataError: the data are at fault, or runs failed; what has finished is kept.
     """
-    started = time.monotonic()
-    for name in OWN & set(settings or {}):
-        raise SettingError(f"Setting {name!r} is chosen by the comparison itself; leave it out of --set.")
-    jobs = jobs or _cores()
+    began = time.monotonic()
+    experiment = (MAIN if file is None else read_experiment(file)).changed(settings or {}, folds, seeds)
     if data is None:
-        print(f"1/4  Phantom cohort in {phantom}", flush=True)
-        make_phantom(phantom, seed=PHANTOM_SEED, workers=jobs)
-        data = phantom
+        tiny = all(config.preset == "tiny" for config in experiment.configs().values())
+        data = "data/phantom-tiny" if tiny else "data/phantom-seed1"
+    if str(data) in PHANTOMS and not dry_run:
+        make_phantom(data, **PHANTOMS[str(data)], workers=jobs)
     cohort = find_cohort(data)
+    name = cohort.folder.resolve().name
+    place = Path(out, name if file is None else f"{experiment.name}-{name}")
+    cells, left_out = cells_of(experiment, cohort, out if file is None else place, stores)
+    experiment = experiment.model_copy(
+        update={"variants": {key: own for key, own in experiment.variants.items() if key not in left_out}}
+    )
     without_mask = sum(not patient.mask_files for patient in cohort.patients)
     print(
-        f"     {cohort.folder}: {cohort.layout}, {len(cohort.patients)} patients, {without_mask} without a mask",
-        flush=True,
+        f"1/3  {cohort.folder}: {cohort.layout}, {len(cohort.patients)} patients, {without_mask} without a mask"
     )
     for problem in cohort.problems:
-        print(f"     {problem.severity}: {problem.problem}", flush=True)
-    shared = {
-        "cohort": data,
-        "out": out,
-        "stores": stores,
-        "preset": preset,
-        "n_fa": n_fa,
-        **(settings or {}),
-    }
-    configs = [
-        make_config(**shared, fold=fold, supervision=supervision, seed=seed)
-        for seed in seeds
-        for fold in folds
-        for supervision in ("mixed", "standard")
-    ]
-    print("2/4  Slices", flush=True)
-    open_store(configs[0], cohort, workers=jobs)
-    cells = [_Cell(config, run_folder(config, split_of(config, cohort))) for config in configs]
-    print(f"3/4  {len(cells)} runs, {jobs} at a time", flush=True)
-    _run_cells(cells, jobs, settings or {})
-    print("4/4  Report", flush=True)
-    report = _report([cell.folder for cell in cells], Path(out), configs[0].cohort_name)
-    table = tables.comparison_table(runs.collect([cell.folder for cell in cells]))
-    print(f"\n{tables.caption(configs[0].cohort_name)}\n\n{tables.format_table(table)}\n")
-    print(f"Report: {report}   ({(time.monotonic() - started) / 60:.1f} min)", flush=True)
-    return report
+        print(f"     {problem.severity}: {problem.problem}")
+    for why, count in Counter(left_out.values()).items():
+        print(f"     left out, {count} of {count + len(experiment.variants)} variants: {why}")
+    missing = [cell for cell in cells if not cell.finished()]
+    print(f"2/3  {len(cells)} runs, {len(cells) - len(missing)} finished, {len(missing)} to run", flush=True)
+    if dry_run:
+        for cell in missing:
+            print(f"     {cell.name}")
+        return None
+    place.mkdir(parents=True, exist_ok=True)
+    with locked(place / "compare.lock", place):
+        if missing := [cell for cell in cells if not cell.finished()]:
+            (execute or run_here)(missing, cohort, jobs)
+        failed = [cell for cell in missing if not cell.finished()]
+        for cell in failed:
+            print(f"     failed: {cell.name}: {_reason(cell.printed(), cell.notebook)}")
+            print(f"             {cell.notebook}")
+        print("3/3  Table", flush=True)
+        try:
+            result = write_results(experiment, cells, place)
+        except DataError as error:
+            if not failed:
+                raise
+            print(f"     no table yet: {error}")
+    if failed:
+        raise DataError(
+            f"{len(failed)} of {len(cells)} runs failed ({'; '.join(cell.name for cell in failed[:5])}"
+            f"{'; ...' if len(failed) > 5 else ''}); the same command runs what is missing."
+        )
+    print(f"{result}   ({(time.monotonic() - began) / 60:.1f} min)", flush=True)
+    return result
 
 
-def _cores() -> int:
-    """CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def run_here(cells: list[Cell], cohort: Cohort, jobs: int | None) -> None:
+    """Execute the cells on this machine, several at a time, after preparing the slices that they share."""
+    from tqdm.auto import tqdm
 
-
-def _run_cells(cells: list[_Cell], jobs: int, settings: dict) -> None:
-    waiting = [cell for cell in cells if not cell.folder.exists()]
-    if not waiting:
-        print("     all finished before", flush=True)
-        return
-    running: list[_Cell] = []
-    total = sum(cell.config.iterations for cell in cells)
-    interactive = sys.stderr.isatty()
-    bar = tqdm(total=total, unit="it", desc="training", mininterval=0.5 if interactive else 20)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for config in {store_folder(cell.config): cell.config for cell in cells}.values():
+        open_store(config, cohort, workers=jobs or cores)
+    free = places(cells, jobs, cores)
+    waiting, running, attempts = list(cells), {}, Counter()
+    total, seconds = sum(cell.config.iterations for cell in cells), 0.5 if sys.stderr.isatty() else 30
+    bar = tqdm(total=total, unit="it", desc="training", miniters=1, mininterval=seconds)
     try:
         while waiting or running:
-            while waiting and len(running) < jobs:
-                running.append(_start(waiting.pop(0), settings))
-            time.sleep(0.5)
-            for cell in [cell for cell in running if cell.process.poll() is not None]:
-                running.remove(cell)
-                if not _finish(cell):
+            while waiting and free:
+                cell, place = waiting.pop(0), free.pop(0)
+                attempts[cell] += 1
+                cell.log.parent.mkdir(parents=True, exist_ok=True)
+                environment = os.environ | ({} if place is None else {"CUDA_VISIBLE_DEVICES": place})
+                with open(cell.log, "w") as log:
+                    program = subprocess.Popen(
+                        run_command(cell), env=environment, stdout=log, stderr=log, stdin=DEVNULL
+                    )
+                running[cell] = place, program
+            time.sleep(0.2)
+            for cell, (place, program) in list(running.items()):
+                if program.poll() is None:
+                    continue
+                del running[cell]
+                free.append(place)
+                if program.returncode == 0 and cell.finished():
+                    os.replace(cell.notebook, cell.folder / "run.ipynb")
+                    cell.log.unlink()
+                elif attempts[cell] < ATTEMPTS and any(words in cell.printed() for words in PASSING):
                     waiting.insert(0, cell)
-            states = [(cell, *cell.progress()) for cell in cells]
-            bar.n = sum(done for _, done, _ in states)
-            losses = [
-                f"{c.config.supervision} {c.config.fold}: {x:.3f}" for c, _, x in states if x is not None
-            ]
-            bar.set_postfix_str("  ".join(losses), refresh=False)
-            bar.update(0) if interactive else bar.refresh() if time.monotonic() % 20 < 0.5 else None
+            bar.update(sum(map(_iterations, cells)) - bar.n)
     finally:
         bar.close()
-        for cell in running:
-            cell.process.terminate()
+        for _, program in running.values():
+            program.terminate()
+        for _, program in running.values():
+            program.wait()
 
 
-def _start(cell: _Cell, settings: dict) -> _Cell:
-    """Start papermill on the run notebook."""
-    cell.folder.parent.mkdir(parents=True, exist_ok=True)
-    cell.attempts += 1
-    command = papermill_command(cell.config, settings, cell.notebook)
-    with open(cell.notebook.with_suffix(".log"), "w", encoding="utf-8") as log:
-        cell.process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
-        )
-    return cell
+def places(cells: Sequence[Cell], jobs: int | None, cores: int) -> list[str | None]:
+    """CUDA_VISIBLE_DEVICES of each run at a time; None: as it is, for runs on CPUs.
+
+    Every GPU gets its first run before any gets a second. Names that the environment gives to GPUs are kept.
+    """
+    import torch
+
+    count = torch.cuda.device_count() if any(cell.config.device != "cpu" for cell in cells) else 0
+    if not count:
+        return [None] * (jobs or max(1, cores // max(cell.config.threads for cell in cells)))
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
+    return [names[number % count].strip() for number in range(jobs or count)]
 
 
-def _finish(cell: _Cell) -> bool:
-    """Take in a stopped run: True if it is done, False to start it once more (kernels can race for ports)."""
-    log = cell.notebook.with_suffix(".log")
-    if cell.process.returncode == 0 and cell.folder.exists():
-        os.replace(cell.notebook, cell.folder / "run.ipynb")
-        log.unlink()
-        return True
-    text = log.read_text(encoding="utf-8", errors="replace")
-    if cell.attempts < 3 and may_pass(text):
-        return False
-    if full := stopped_by_full_disk(text, cell.notebook):
+def run_command(cell: Cell) -> list[str]:
+    """The command that executes a cell's run and writes its notebook."""
+    settings = cell.config.settings()
+    values = {name: settings[name] for name in NAMED}
+    values["settings"] = {name: settings[name] for name in cell.given if name not in NAMED}
+    return papermill(NOTEBOOKS / "08_scenario_run.ipynb", cell.notebook, values)
+
+
+def papermill(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> list[str]:
+    """The command that executes `notebook` with these parameters and writes it to `executed`."""
+    import yaml
+
+    values = base64.b64encode(yaml.safe_dump(dict(parameters)).encode()).decode()
+    options = ["--cwd", str(NOTEBOOKS), "--kernel", "python3", "--no-progress-bar", "--log-level", "WARNING"]
+    return [sys.executable, "-m", "papermill", str(notebook), str(executed), "-b", values, *options]
+
+
+def _iterations(cell: Cell) -> int:
+    """How many iterations a run has done."""
+    if cell.finished():
+        return cell.config.iterations
+    try:
+        return read_json(cell.folder.with_name(f"{cell.folder.name}.partial") / "progress.json")["iteration"]
+    except (OSError, ValueError):
+        return 0
+
+
+def _reason(printed: str, notebook: Path) -> str:
+    """The last line of what a program printed that was to write `notebook`. Raises DiskFullError where that says so."""
+    if full := stopped_by_full_disk(printed, notebook):
         raise full
-    last = next((line for line in reversed(text.splitlines()) if line.strip()), "no output")
-    raise DataError(f"Run '{cell.name}' stopped: {last.strip()} The executed notebook is {cell.notebook}.")
+    return next((line.strip() for line in reversed(printed.splitlines()) if line.strip()), "no output")
 
 
-def _report(folders: list[Path], out: Path, name: str) -> Path:
+def write_results(experiment: Experiment, cells: Sequence[Cell], place: Path) -> Path:
+    """Print the table of the cells that have finished, and write it to `place` as table.md and table.csv.
+
+    Standard against mixed supervision also gets the paper's tables 1 to 4 in `tables` and a report; other experiments
+    get a picture per region. Returns the path of the report or of the last picture.
+    """
+    from mixsup_lib.experiments import pictures
+
+    finished = [cell.folder for cell in cells if cell.finished()]
+    frame = collect(finished)
+    two_arms = experiment.compare == "supervision"
+    if two_arms:
+        table = tables.beside_paper(tables.comparison_table(frame))
+    else:
+        dice = tables.dice_by_variant(frame, experiment.configs())
+        table = tables.variant_table(dice, experiment.against())
+    caption = tables.caption(frame["cohort"].iloc[0])
+    if len(finished) < len(cells):
+        caption += f"; {len(finished)} of {len(cells)} runs have finished"
+    write_text(place / "table.md", f"{caption}\n\n{tables.format_table(table, 'markdown')}\n")
+    write_text(place / "table.csv", tables.format_table(table, "csv"))
+    print(f"\n{caption}\n\n{tables.format_table(table)}\n", flush=True)
+    if two_arms:
+        try:
+            tables.write_tables(tables.paper_tables(frame), place / "tables")
+        except DataError as error:
+            print(f"     no tables like the paper's: {error}")
+        return _report(finished, place)
+    for region, rows in table.groupby("region", sort=False):
+        of_region = dice.xs(region, level="region")
+        figure = pictures.variant_ladder(of_region, rows.reset_index(drop=True), title=caption)
+        picture = place / f"{region}.png"
+        with atomic_path(picture) as temporary:
+            figure.savefig(temporary, dpi=110, bbox_inches="tight")
+    return picture
+
+
+def _report(folders: list[Path], place: Path) -> Path:
     """Execute the comparison notebook on these runs, without what it says of recorded ones, and turn it into HTML."""
     import nbformat
 
-    notebook, report = out / f"report-{name}.ipynb", out / f"report-{name}.html"
-    parameters = {"run_folders": [str(folder.resolve()) for folder in folders]}
+    notebook = place / "report.ipynb"
     book = nbformat.read(NOTEBOOKS / "09_scenario_comparison.ipynb", as_version=4)
     book.cells = [cell for cell in book.cells if "recorded" not in cell.metadata.get("tags", [])]
     nbformat.write(book, notebook)
     convert = [sys.executable, "-m", "nbconvert", "--to", "html", "--template", "classic", "--no-input"]
     for step in (
-        execution(notebook, notebook, parameters),
+        papermill(notebook, notebook, {"run_folders": [str(folder.resolve()) for folder in folders]}),
         [*convert, "--log-level", "ERROR", str(notebook)],
     ):
-        done = subprocess.run(step, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        done = subprocess.run(step, capture_output=True, text=True, stdin=DEVNULL)
         if done.returncode:
-            if full := stopped_by_full_disk(done.stderr, notebook):
-                raise full
-            last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no output")
-            raise DataError(f"{notebook}: the report could not be made: {last.strip()}")
-    return report
+            raise DataError(f"{notebook}: the report could not be made: {_reason(done.stderr, notebook)}")
+    return notebook.with_suffix(".html")
