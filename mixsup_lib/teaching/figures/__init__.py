@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mixsup_lib.experiments.style import alt_text, as_png
+from mixsup_lib.experiments.style import alt_text, as_png, html_caption
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 def show(figure: Figure) -> None:
-    """Display a figure in a notebook as PNG, its summary as the image's alternative text and as text below it."""
+    """Display a figure in a notebook as PNG, its summary as the image's alternative text and as caption below it."""
     from IPython.display import Image, display
 
     display(Image(as_png(figure, dpi=100), format="png", alt=alt_text(figure)))
-    print(alt_text(figure))
+    display({"text/html": html_caption(figure), "text/plain": alt_text(figure)}, raw=True)

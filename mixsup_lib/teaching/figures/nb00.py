@@ -10,17 +10,17 @@ import numpy as np
 from mixsup_lib.experiments.pictures import contour_slice
 from mixsup_lib.experiments.style import COLORS, DASHES, described, new_figure, styled
 from mixsup_lib.files import SettingError
+from mixsup_lib.teaching.figures.panels import rectangle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
 WIDTH, HEIGHT = 112.0, 61.0
 """Size of the drawing; the unit is a tenth of an inch."""
 
-DEPTHS = (0, 1, 2, 3, 4, 3, 2, 1, 0)
-"""Levels of the U-Net from its input to its last feature maps."""
+UPPER, LOWER = 59.0, 33.0
+"""Top of the upper path, which standard supervision uses alone, and of the lower, which mixed supervision adds."""
 
 
 @styled
@@ -49,12 +49,30 @@ def mixed_supervision_idea(
     axis = axes[0, 0]
     axis.set(xlim=(0, WIDTH), ylim=(0, HEIGHT), aspect="equal")
     axis.set_axis_off()
-    _annotated_scans(axis, annotated, n_fa)
-    _weak_scans(axis, weak, n_wa)
+    _heading(
+        axis, 0.5, UPPER, f"{n_fa} scans, fully annotated (FA)", "each tumour outlined: 45 minutes a scan"
+    )
+    _heading(
+        axis, 0.5, LOWER, f"{n_wa} scans, weakly annotated (WA)", "one word a slice: 1 to 2 minutes a scan"
+    )
+    for x, (image, mask), (other, shows_tumor) in zip((0.5, 11.5, 22.5), annotated, weak, strict=True):
+        _thumbnail(axis, x, UPPER, image, mask)
+        _thumbnail(axis, x, LOWER, other)
+        style = {"ha": "center", "va": "top", "fontsize": 9}
+        axis.text(x + 5, UPPER - 18.7, "outline" if np.any(mask) else "no tumour", **style)
+        word = "“tumour”" if shows_tumor else "“no tumour”"
+        axis.text(x + 5, LOWER - 18.7, word, color=COLORS["mixed"], weight="bold", **style)
+    _arrow(axis, (33.5, 46), (39.5, 42), "standard")
+    _arrow(axis, (33.5, 23), (39.5, 31), "mixed")
     _network(axis)
     _outputs(axis, *annotated[0])
     _losses(axis)
-    _key(axis)
+    for y, arm, words in (
+        (6.5, "standard", "standard supervision: this part alone"),
+        (2.5, "mixed", "what mixed supervision adds"),
+    ):
+        _arrow(axis, (0.5, y), (7.5, y), arm)
+        axis.text(8.5, y, words, va="center", fontsize=10)
     return described(
         figure,
         f"From left to right: {n_fa} fully annotated scans, whose slices carry the outline of the tumour, and {n_wa} "
@@ -66,40 +84,15 @@ def mixed_supervision_idea(
     )
 
 
-def _annotated_scans(axis: Axes, slices: Sequence[tuple[np.ndarray, np.ndarray]], count: int) -> None:
-    _heading(axis, 0.5, 59, f"{count} scans, fully annotated (FA)", "each tumour outlined: 45 minutes a scan")
-    for x, (image, mask) in zip((0.5, 11.5, 22.5), slices, strict=True):
-        _thumbnail(axis, x, 41.5, image, mask)
-        word = "outline" if np.any(mask) else "no tumour"
-        axis.text(x + 5, 40.3, word, ha="center", va="top", fontsize=9)
-    _arrow(axis, (33.5, 46), (39.5, 42), "standard")
-
-
-def _weak_scans(axis: Axes, slices: Sequence[tuple[np.ndarray, bool]], count: int) -> None:
-    _heading(
-        axis, 0.5, 33, f"{count} scans, weakly annotated (WA)", "one word a slice: 1 to 2 minutes a scan"
-    )
-    for x, (image, shows_tumor) in zip((0.5, 11.5, 22.5), slices, strict=True):
-        _thumbnail(axis, x, 15.5, image)
-        word = "“tumour”" if shows_tumor else "“no tumour”"
-        axis.text(x + 5, 14.3, word, ha="center", va="top", fontsize=9, color=COLORS["mixed"], weight="bold")
-    _arrow(axis, (33.5, 23), (39.5, 31), "mixed")
-
-
 def _network(axis: Axes) -> None:
     """A U-Net as columns of feature maps, lower and wider with depth, and its skip connections."""
-    from matplotlib.patches import Rectangle
-
-    x, middle, centres = 41.0, 36.5, []
-    for depth in DEPTHS:
+    x, middle, tops = 41.0, 36.5, []
+    for depth in (0, 1, 2, 3, 4, 3, 2, 1, 0):
         width, height = 1.1 + 0.35 * depth, 23 * 0.7**depth
-        axis.add_patch(
-            Rectangle((x, middle - height / 2), width, height, facecolor="#E5E5E5", edgecolor="black", lw=1)
-        )
-        centres.append((x + width / 2, middle + height / 2))
+        rectangle(axis, x, middle - height / 2, width, height, facecolor="#E5E5E5", edgecolor="black", lw=1)
+        tops.append((x + width / 2, middle + height / 2 - 0.7))
         x += width + 0.75
-    for left, right in zip(centres[:4], centres[:4:-1], strict=True):
-        start, end = (left[0], left[1] - 0.7), (right[0], right[1] - 0.7)
+    for start, end in zip(tops[:4], tops[:4:-1], strict=True):
         axis.annotate("", end, start, arrowprops={"arrowstyle": "-", "ls": ":", "lw": 0.9, "color": "black"})
     _heading(axis, 51, 53.5, "one U-Net for both tasks", "most layers are shared", ha="center")
 
@@ -108,12 +101,12 @@ def _outputs(axis: Axes, image: np.ndarray, mask: np.ndarray) -> None:
     from scipy.ndimage import gaussian_filter
 
     _arrow(axis, (62, 42), (71, 46), "standard")
-    _heading(axis, 77, 59, "score of every pixel", "is it tumour?", ha="center")
+    _heading(axis, 77, UPPER, "score of every pixel", "is it tumour?", ha="center")
     soft = gaussian_filter((np.asarray(mask) != 0).astype(float), 1.2)  # (H, W)
-    _thumbnail(axis, 72, 41.5, soft * float(np.max(image)) + 0.15 * (np.asarray(image) != 0))
+    _thumbnail(axis, 72, UPPER, soft * float(np.max(image)) + 0.15 * (np.asarray(image) != 0))
     _arrow(axis, (62, 33), (69.5, 21.5), "mixed")
     axis.text(63.5, 22.5, "branch", ha="center", va="top", fontsize=9, color=COLORS["mixed"])
-    _heading(axis, 77, 33, "score of the slice", "does it show tumour?", ha="center")
+    _heading(axis, 77, LOWER, "score of the slice", "does it show tumour?", ha="center")
     for y, word, share in ((22.5, "yes", 0.9), (18, "no", 0.1)):
         axis.text(73.5, y, word, ha="right", va="center", fontsize=9)
         axis.barh(y, 9 * share, height=2.6, left=74.2, color=COLORS["mixed"])
@@ -124,32 +117,17 @@ def _losses(axis: Axes) -> None:
     _arrow(axis, (83.5, 47), (89, 47), "standard")
     _arrow(axis, (84.5, 20.5), (89, 20.5), "mixed")
     where = "on slices whose mask is known:\noutlined, or without tumour\n(there the mask is all 0)"
-    _box(axis, 89.5, 41.5, 22, 11.5, "segmentation loss $Loss_s$", where, "standard")
-    _box(
-        axis,
-        89.5,
-        15.5,
-        22,
-        10,
-        "classification loss $Loss_c$",
-        "on all slices, since an outline\nimplies the word",
-        "mixed",
-    )
+    _box(axis, 41.5, 11.5, "segmentation loss $Loss_s$", where, "standard")
+    where = "on all slices, since an outline\nimplies the word"
+    _box(axis, 15.5, 10, "classification loss $Loss_c$", where, "mixed")
     _arrow(axis, (100.5, 41), (100.5, 37), "standard")
     _arrow(axis, (100.5, 26), (100.5, 30), "mixed")
     total = r"$Loss = a\,Loss_s + (1-a)\,Loss_c$"
     axis.text(100.5, 33.5, total, ha="center", va="center", fontsize=11)
 
 
-def _key(axis: Axes) -> None:
-    _arrow(axis, (0.5, 6.5), (7.5, 6.5), "standard")
-    axis.text(8.5, 6.5, "standard supervision: this part alone", va="center", fontsize=10)
-    _arrow(axis, (0.5, 2.5), (7.5, 2.5), "mixed")
-    axis.text(8.5, 2.5, "what mixed supervision adds", va="center", fontsize=10)
-
-
-def _thumbnail(axis: Axes, x: float, y: float, image: np.ndarray, mask: np.ndarray | None = None) -> None:
-    inset = axis.inset_axes((x, y, 10, 12), transform=axis.transData)
+def _thumbnail(axis: Axes, x: float, top: float, image: np.ndarray, mask: np.ndarray | None = None) -> None:
+    inset = axis.inset_axes((x, top - 17.5, 10, 12), transform=axis.transData)
     contour_slice(inset, np.asarray(image, float), mask)
     inset.set(anchor="C", facecolor="black")
 
@@ -159,13 +137,13 @@ def _heading(axis: Axes, x: float, y: float, title: str, below: str, ha: str = "
     axis.text(x, y - 2.6, below, ha=ha, va="center", fontsize=9)
 
 
-def _box(axis: Axes, x: float, y: float, w: float, h: float, title: str, text: str, arm: str) -> None:
+def _box(axis: Axes, y: float, height: float, title: str, text: str, arm: str) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     style = {"boxstyle": "round,pad=0.3", "facecolor": "white", "edgecolor": COLORS[arm], "ls": DASHES[arm]}
-    axis.add_patch(FancyBboxPatch((x, y), w, h, lw=1.8, **style))
-    axis.text(x + w / 2, y + h - 1.2, title, ha="center", va="top", fontsize=10, weight="bold")
-    axis.text(x + w / 2, y + h - 4.2, text, ha="center", va="top", fontsize=9)
+    axis.add_patch(FancyBboxPatch((89.5, y), 22, height, lw=1.8, **style))
+    axis.text(100.5, y + height - 1.2, title, ha="center", va="top", fontsize=10, weight="bold")
+    axis.text(100.5, y + height - 4.2, text, ha="center", va="top", fontsize=9)
 
 
 def _arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float], arm: str) -> None:

@@ -1,4 +1,4 @@
-"""Why the classification branch is built as it is: what pooling keeps of a tumour, and what reaches the last layers."""
+"""Why the network is built as it is: its layers, what an output pixel sees, and what the branch keeps of a tumour."""
 
 from __future__ import annotations
 
@@ -8,24 +8,257 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixsup_lib.experiments.pictures import contour_slice
-from mixsup_lib.experiments.style import COLORS, ON_IMAGE, described, new_figure, styled
-from mixsup_lib.files import SettingError
-from mixsup_lib.model import DeepSkipBranch
+from mixsup_lib.experiments.pictures import contour_slice, outline_legend
+from mixsup_lib.experiments.style import COLORS, ON_IMAGE, described, log_ticks, new_figure, styled
+from mixsup_lib.model import DeepSkipBranch, MixedSupervisionUNet
+from mixsup_lib.paper import SEQUENCES
+from mixsup_lib.teaching.figures.panels import patches, rectangle
 from mixsup_lib.unet import Geometry, UNet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+
+
+# The layers: how many maps of which size
+
+
+SHARED, BRANCH = {"facecolor": COLORS["patients"]}, {"facecolor": COLORS["mixed"]}
+"""What both arms have, and what mixed supervision adds."""
+
+STEP, NEAR, WIDE = 1.15, 0.62, 0.22
+"""Distance of two levels, of the two boxes of a level, and width of a box, in the drawing's units."""
+
+
+def layer_table(
+    geometry: Geometry,
+    *,
+    input_size: int = 300,
+    width: int = 64,
+    in_channels: int = len(SEQUENCES),
+    n_maps: int = 2,
+    n_branches: int = 1,
+) -> pd.DataFrame:
+    """Every layer of the network: layer, part, maps (or outputs), side in pixels, parameters (of one branch).
+
+    Fully connected layers have side 1. The parameters are counted in the network itself (built without storage), sides
+    come from its geometry. Raises SettingError, as the network does, for a size that does not fit.
+    """
+    with torch.device("meta"):
+        network = MixedSupervisionUNet(
+            in_channels=in_channels,
+            n_maps=n_maps,
+            n_branches=n_branches,
+            width=width,
+            depth=geometry.depth,
+            padding=geometry.padding,
+            input_shape=(input_size, input_size),
+        )
+    unet, rows, maps = network.unet, [], in_channels
+    blocks: dict[str, nn.Module] = {"bottom": unet.bottom}
+    blocks |= {f"encoder {level}": block for level, block in enumerate(unet.encoder)}
+    for level, up, decoder in zip(reversed(range(geometry.depth)), unet.up, unet.decoder, strict=True):
+        blocks |= {f"up-convolution {level}": up, f"decoder {level}": decoder}
+    for name, side in geometry.layer_sizes(input_size):
+        if block := blocks.get(name):
+            maps = [layer for layer in block.modules() if isinstance(layer, nn.Conv2d)][-1].out_channels
+        rows.append((name, "U-Net", maps, side, _parameters(block)))
+    rows.append(("segmentation", "U-Net", n_maps, side, _parameters(network.segmentation_layer)))
+    for branch in network.branches[:1]:
+        pooled = -(-side // branch.POOL)
+        rows.append(("mean-pool", "branch", width, pooled, 0))
+        rows.append(
+            ("convolution", "branch", branch.conv[0].out_channels, pooled - 2, _parameters(branch.conv))
+        )
+        for number, layer in enumerate((*branch.first_to_fifth, branch.sixth, branch.seventh), start=1):
+            rows.append((f"FC {number}", "branch", layer.out_features, 1, _parameters(layer)))
+    return pd.DataFrame(rows, columns=["layer", "part", "maps", "side", "parameters"])
+
+
+def _parameters(block: nn.Module | None) -> int:
+    return sum(parameter.numel() for parameter in block.parameters()) if block else 0
+
+
+@dataclass(frozen=True)
+class Box:
+    """A stack of `maps` feature maps of `side` x `side` pixels; (x, y) is its centre in the drawing."""
+
+    name: str
+    maps: int
+    side: int
+    x: float
+    y: float
+    height: float
+
+    @property
+    def bottom(self) -> float:
+        """The lower edge, with room for the label below it."""
+        return self.y - self.height / 2 - 0.33
+
+
+def place_boxes(table: pd.DataFrame, depth: int) -> dict[str, Box]:
+    """Where the layers of the U-Net stand in the drawing; names are those of `layer_table`.
+
+    Encoder to the left, decoder to the right, deeper levels further down.
+    """
+    layers, y, boxes = table.set_index("layer"), 0.0, {}
+    heights = 0.3 + 2.0 * layers["side"] / layers["side"]["input"]
+    right = 2 * depth * STEP + NEAR  # x of the last decoder
+
+    def place(name: str, x: float) -> None:
+        boxes[name] = Box(name, int(layers["maps"][name]), int(layers["side"][name]), x, y, heights[name])
+
+    for level in range(depth):
+        left = level * STEP
+        place(f"pool {level - 1}" if level else "input", left)
+        place(f"encoder {level}", left + NEAR)
+        place(f"up-convolution {level}", right - left - NEAR)
+        place(f"decoder {level}", right - left)
+        y -= (heights[f"encoder {level}"] + heights[f"pool {level}"]) / 2 + 0.85
+    place(f"pool {depth - 1}", depth * STEP)
+    place("bottom", depth * STEP + NEAR)
+    return boxes
+
+
+def branch_rows(table: pd.DataFrame) -> list[tuple[str, int]]:
+    """Label and number of outputs of each layer of the branch; an empty list where the network has none."""
+    rows = []
+    for row in table[table["part"] == "branch"].itertuples():
+        outputs = row.maps * row.side**2
+        if row.layer == "mean-pool":
+            label = f"mean-pool {DeepSkipBranch.POOL}×{DeepSkipBranch.POOL}: {row.maps} × {row.side}²"
+        elif row.layer == "convolution":
+            label = f"conv 3×3: {row.maps} × {row.side}² = {outputs}"
+        else:
+            label = f"{row.layer.replace('FC', 'fully connected')}: {outputs}"
+        rows.append((label, outputs))
+    return rows
+
+
+@styled
+def architecture(geometry: Geometry, *, n_branches: int = 1, **sizes: int) -> Figure:
+    """Our own drawing of the paper's figures 2 and 3, for any geometry, width and number of branches.
+
+    Grey is the U-Net, which both arms have; blue is the classification branch. Above a box stands its number of maps,
+    below it their side in pixels, on a skip connection the pixels cropped before the encoder's maps are concatenated.
+    `sizes` are those of `layer_table`. Raises SettingError if the network does not take the input's size, or its output
+    does not suit the branch.
+    """
+    table = layer_table(geometry, n_branches=n_branches, **sizes)
+    boxes, rows = place_boxes(table, geometry.depth), branch_rows(table)
+    depth, crops, bottom, output = geometry.depth, geometry.skip_crops(), boxes["bottom"], boxes["decoder 0"]
+    floor = min(bottom.bottom - 0.1, output.bottom - 0.9 - 0.42 * len(rows))
+    figure, axes = new_figure(1, 1, width=0.78 * output.x + 2.4, height=0.62 * (1.6 - floor) + 0.6)
+    axis = axes[0, 0]
+    for level in range(depth):
+        encoder, up, decoder = (boxes[f"{name} {level}"] for name in ("encoder", "up-convolution", "decoder"))
+        _across(axis, boxes["input" if level == 0 else f"pool {level - 1}"], encoder, "solid")
+        _across(axis, up, decoder, "solid")
+        ends, crop = (encoder.x + WIDE / 2, up.x - 1.5 * WIDE), crops[depth - 1 - level]
+        _head(axis, (ends[0], encoder.y), (ends[1], up.y), (0, (6, 3)), "#555555")
+        label = f"crop {crop}" if crop else "whole"
+        axis.text(sum(ends) / 2, encoder.y + 0.05, label, ha="center", va="bottom", fontsize=8)
+        _corner(axis, encoder, boxes[f"pool {level}"], "dashed")
+        _corner(axis, up, bottom if level == depth - 1 else boxes[f"decoder {level + 1}"], "dotted")
+    _across(axis, boxes[f"pool {depth - 1}"], bottom, "solid")
+    n_maps = int(table.set_index("layer")["maps"]["segmentation"])
+    scores = Box("scores", n_maps, output.side, output.x + 0.95, output.y, output.height)
+    _across(axis, output, scores, "dashdot")
+    axis.text(scores.x + 0.2, scores.y, "pixel\nscores", va="center", fontsize=8)
+    for box in (*boxes.values(), scores):
+        _draw_box(axis, box)
+    if n_branches:
+        _draw_branch(axis, rows, output, n_branches)
+    _legend(figure, geometry.padding, n_branches)
+    axis.set(xlim=(-0.3, output.x + 2.6), ylim=(floor, 1.6))
+    axis.set_axis_off()
+    first, sides = boxes["input"], {name: f"{box.side}x{box.side}" for name, box in boxes.items()}
+    words = (
+        f"U-Net of depth {depth}, padding {geometry.padding!r}: {first.maps} sequences of {sides['input']} pixels "
+        f"become {n_maps} score maps of {sides['decoder 0']}. {output.maps} maps at the first level, {bottom.maps} "
+        f"maps of {sides['bottom']} at the bottom. Skip crops, deep to shallow: {', '.join(map(str, crops))} pixels. "
+    )
+    if n_branches:
+        words += f"Classification branch (times {n_branches}) on the {output.maps} maps before the scores: "
+        words += "; ".join(label for label, _ in rows) + "; the first is concatenated to the fifth."
+    else:
+        words += "No classification branch: standard supervision."
+    return described(figure, words)
+
+
+def _draw_box(axis: Axes, box: Box) -> None:
+    style = {"edgecolor": "black", "linewidth": 0.8, "zorder": 3}
+    left, low, high = box.x - WIDE / 2, box.y - box.height / 2, box.y + box.height / 2
+    rectangle(axis, left, low, WIDE, box.height, **SHARED, **style)
+    maps, middle = str(box.maps), box.x
+    if box.name.startswith("up-"):  # the encoder's maps stand beside those from below
+        rectangle(axis, left - WIDE, low, WIDE, box.height, facecolor="white", hatch="/////", **style)
+        maps, middle = f"{box.maps} + {box.maps}", left
+    axis.text(middle, high + 0.06, maps, ha="center", va="bottom", fontsize=8)
+    axis.text(middle, low - 0.06, f"{box.side}²", ha="center", va="top", fontsize=8)
+
+
+def _across(axis: Axes, start: Box, end: Box, line: str) -> None:
+    _head(axis, (start.x + WIDE / 2, start.y), (end.x - WIDE / 2, end.y), line)
+
+
+def _corner(axis: Axes, above: Box, below: Box, line: str) -> None:
+    """A max-pool goes down and right from the box `above` to the box `below`, an upsampling right and up from it."""
+    x, y = above.x, above.bottom
+    if x < below.x:
+        axis.plot([x, x], [y, below.y], ls=line, color="black", lw=1.0)
+        _head(axis, (x, below.y), (below.x - WIDE / 2, below.y), line)
+    else:
+        axis.plot([below.x + WIDE / 2, x], [below.y, below.y], ls=line, color="black", lw=1.0)
+        _head(axis, (x, below.y), (x, y), line)
+
+
+def _head(
+    axis: Axes, tail: tuple[float, float], head: tuple[float, float], line, color: str = "black"
+) -> None:
+    style = {"arrowstyle": "-|>", "color": color, "lw": 1.0, "ls": line, "shrinkA": 0, "shrinkB": 0}
+    axis.annotate("", xy=head, xytext=tail, arrowprops=style)
+
+
+def _draw_branch(axis: Axes, rows: list[tuple[str, int]], output: Box, n_branches: int) -> None:
+    """The branch as a column of bars below the last decoder, as long as the outputs are many (up to the widest FC)."""
+    left, top, row, color = output.x - 0.03, output.bottom - 0.45, 0.42, BRANCH["facecolor"]
+    largest, places = rows[2][1], [top - row * number for number in range(len(rows))]
+    for y, (label, outputs) in zip(places, rows, strict=True):
+        style = {**BRANCH, "edgecolor": "black", "linewidth": 0.8, "zorder": 3}
+        rectangle(axis, left, y - 0.1, 0.05 + 0.6 * min(outputs / largest, 1), 0.2, **style)
+        axis.text(left + 0.72, y, label, va="center", fontsize=8)
+    for above, below in zip((output.bottom, *(y - 0.1 for y in places[:-1])), places, strict=True):
+        _head(axis, (output.x, above), (output.x, below + 0.1), "solid", color)
+    first, sixth, side = places[2], places[7], left - 0.3
+    axis.plot([left, side, side], [first, first, sixth], ls="dashed", color=color, lw=1.0)
+    _head(axis, (side, sixth), (left, sixth), "dashed", color)
+    several = f"; {n_branches} such branches,\none per tumour class" if n_branches > 1 else ""
+    axis.text(left, places[-1] - 0.16, f"image scores{several}", va="top", fontsize=8)
+
+
+def _legend(figure: Figure, padding: str, n_branches: int) -> None:
+    from matplotlib.lines import Line2D
+
+    kernel, kind = ("2×2", "unpadded") if padding == "valid" else ("3×3", "padded")
+    lines = (
+        ("solid", "black", f"two 3×3 convolutions ({kind}), each with batch norm and ReLU"),
+        ("dashed", "black", "max-pool 2×2"),
+        ("dotted", "black", f"upsampling ×2, {kernel} convolution, batch norm, ReLU"),
+        ((0, (6, 3)), "#555555", "skip connection: cropped and concatenated (hatched)"),
+        ("dashdot", "black", "1×1 convolution"),
+    )
+    handles = [Line2D([], [], ls=line, color=color, lw=1.1, label=words) for line, color, words in lines]
+    kinds = {"U-Net: both arms": SHARED} | ({"branch: mixed supervision only": BRANCH} if n_branches else {})
+    figure.legend(handles=handles + patches(kinds), loc="outside lower center", ncols=2, fontsize=8)
+
+
+# What an output pixel sees
 
 
 def averaging_unet(
@@ -124,12 +357,9 @@ def change_at_border(
 
 def half_side(gradient: np.ndarray, pixel: int, share: float) -> int:
     """Half side r of the smallest square of 2 r + 1 pixels around (pixel, pixel) that holds `share` of (N, N)."""
-    inside = share * gradient.sum()
-    for half in range(len(gradient)):
-        part = slice(max(pixel - half, 0), pixel + half + 1)
-        if gradient[part, part].sum() >= inside:
-            return half
-    return len(gradient)
+    rows, columns = np.abs(np.indices(gradient.shape) - pixel)
+    held = np.bincount(np.maximum(rows, columns).ravel(), weights=gradient.ravel()).cumsum()  # by half side
+    return int((held < share * held[-1]).sum())
 
 
 @styled
@@ -148,13 +378,14 @@ def receptive_field(
     figure, axes = new_figure(1, 2, width=4.4, height=4.2)
     halves = {share: half_side(gradient, pixel, share) for share in (0.5, 0.9)}
     contour_slice(axes[0, 0], image)
-    squares = [(f"can be seen: {seen[1] - seen[0] + 1} pixels", seen, "white", "-")]
-    squares.append((f"output window: {window[1] - window[0] + 1} pixels", window, COLORS["truth"], ":"))
+    squares = [("can be seen", seen, "white", "-"), ("output window", window, COLORS["truth"], ":")]
     for (share, half), line in zip(halves.items(), ("-.", "--"), strict=True):
         ends = (pixel - half, pixel + half)
-        squares.append((f"{share:.0%} of the gradient: {2 * half + 1} pixels", ends, ON_IMAGE["mixed"], line))
-    for label, ends, color, line in squares:
-        _square(axes[0, 0], ends, color, line, label)
+        squares.append((f"{share:.0%} of the gradient", ends, ON_IMAGE["mixed"], line))
+    for label, (first, last), color, line in squares:
+        side = last - first + 1
+        style = {"fill": False, "ec": color, "ls": line, "lw": 1.5, "label": f"{label}: {side} pixels"}
+        rectangle(axes[0, 0], first - 0.5, first - 0.5, side, side, **style)
     axes[0, 0].plot(pixel, pixel, "+", color="white", ms=9, mew=1.6)
     below = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "ncols": 2, "frameon": True}
     axes[0, 0].legend(fontsize=8, facecolor="0.35", labelcolor="white", **below)
@@ -166,20 +397,12 @@ def receptive_field(
     axes[0, 1].set(xlabel="input pixel, left to right", ylabel="share of the gradient in this column (%)")
     axes[0, 1].set(xlim=(0, len(image) - 1), ylim=(0, None))
     axes[0, 1].set_title("solid: can be seen; dotted: output window")
-    words = (
+    return described(
+        figure,
         f"The output pixel centred on input pixel {pixel} can see input pixels {seen[0]} to {seen[1]}, a square of "
         f"{seen[1] - seen[0] + 1}; half of the gradient lies in a square of {2 * halves[0.5] + 1}, 90 % in one of "
-        f"{2 * halves[0.9] + 1}. The output covers input pixels {window[0]} to {window[1]}."
+        f"{2 * halves[0.9] + 1}. The output covers input pixels {window[0]} to {window[1]}.",
     )
-    return described(figure, words)
-
-
-def _square(axis: Axes, ends: tuple[int, int], color: str, line: str, label: str) -> None:
-    from matplotlib.patches import Rectangle
-
-    side = ends[1] - ends[0] + 1
-    style = {"fill": False, "edgecolor": color, "linestyle": line, "linewidth": 1.5, "label": label}
-    axis.add_patch(Rectangle((ends[0] - 0.5, ends[0] - 0.5), side, side, **style))
 
 
 @styled
@@ -189,9 +412,6 @@ def delivered(cases: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) ->
     `cases`: name of the variant -> (image, skip, deep), each (H', W') on the output's pixels: the slice and the mask as
     they pass the shallowest skip, the mask as it passes the deepest path. Masks are outlined at half of their maximum.
     """
-    from matplotlib.lines import Line2D
-    from matplotlib.patheffects import withStroke
-
     figure, axes = new_figure(1, len(cases), width=3.0, height=3.6)
     words = []
     for axis, (name, (image, skip, deep)) in zip(axes[0], cases.items(), strict=True):
@@ -200,15 +420,9 @@ def delivered(cases: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) ->
         rows, columns = ((places * (deep / deep.sum() - skip / skip.sum())).sum(axis=(1, 2))).tolist()
         axis.set_title(f"{name}\n{rows:+.1f} rows, {columns:+.1f} columns")
         words.append(f"{name} {rows:+.1f} rows and {columns:+.1f} columns")
-    style = {"lw": 1.6, "path_effects": [withStroke(linewidth=2.8, foreground="black")]}
-    handles = [
-        Line2D([], [], color=COLORS["truth"], label="tumour through the shallowest skip", **style),
-        Line2D([], [], color=ON_IMAGE["mixed"], ls=(0, (4, 1.5)), label="through the deepest path", **style),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8)
-    return described(
-        figure, f"Shift of the tumour in the deepest path against the shallowest: {'; '.join(words)}."
-    )
+    outline_legend(figure, "tumour through the shallowest skip", {"through the deepest path": "mixed"})
+    text = f"Shift of the tumour in the deepest path against the shallowest: {'; '.join(words)}."
+    return described(figure, text)
 
 
 @styled
@@ -218,234 +432,18 @@ def border_effect(profiles: Mapping[str, np.ndarray]) -> Figure:
     words, styles = [], ((COLORS["mixed"], "-"), ("black", "--"), (COLORS["patients"], ":"))
     for (name, values), (color, line) in zip(profiles.items(), styles, strict=False):
         axes[0, 0].plot(np.linspace(0, 100, len(values)), values * 100, ls=line, color=color, label=name)
-        changed = int((values > 1e-4).sum())
-        words.append(
-            f"{name}: {changed} of {len(values)} pixels change, at most by {values.max():.0%} of the spread"
-        )
-    axes[0, 0].set(
-        xlabel="place in the row (% of the output's side)", ylabel="change (% of the features' spread)"
-    )
-    axes[0, 0].set(xlim=(0, 100), ylim=(0, None))
+        changed = f"{(values > 1e-4).sum()} of {len(values)} pixels change"
+        words.append(f"{name}: {changed}, at most by {values.max():.0%} of the spread")
+    axes[0, 0].set(xlabel="place in the row (% of the output's side)", xlim=(0, 100), ylim=(0, None))
+    axes[0, 0].set_ylabel("change (% of the features' spread)")
     axes[0, 0].legend(fontsize=8)
     return described(figure, f"Change of the features when more of the image is shown. {'; '.join(words)}.")
 
 
-SHARED, BRANCH = COLORS["patients"], COLORS["mixed"]
-"""Colours: what both arms have, and what mixed supervision adds."""
-
-STEP, NEAR, WIDE = 1.15, 0.62, 0.22
-"""Distance of two levels, of the two boxes of a level, and width of a box, in the drawing's units."""
+# What the branch keeps
 
 
-@dataclass(frozen=True)
-class Box:
-    """A stack of `maps` feature maps of `side` x `side` pixels; (x, y) is its centre in the drawing."""
-
-    name: str
-    maps: int
-    side: int
-    x: float
-    y: float
-    height: float
-
-    @property
-    def bottom(self) -> float:
-        """The lower edge, with room for the label below it."""
-        return self.y - self.height / 2 - 0.33
-
-
-def place_boxes(geometry: Geometry, *, input_size: int, width: int, in_channels: int) -> dict[str, Box]:
-    """Where the layers of the U-Net stand in the drawing; names are those of `Geometry.layer_sizes`.
-
-    Encoder to the left, decoder to the right, deeper levels further down. Raises SettingError if the network does not
-    take `input_size` or the width is below 1.
-    """
-    geometry.output_size(input_size)
-    if width < 1:
-        raise SettingError(f"width is {width}, expected at least 1.")
-    sizes, depth, y = dict(geometry.layer_sizes(input_size)), geometry.depth, 0.0
-    boxes: dict[str, Box] = {}
-    right = 2 * depth * STEP + NEAR  # x of the last decoder
-
-    def place(name: str, maps: int, x: float) -> Box:
-        boxes[name] = Box(name, maps, sizes[name], x, y, _height(sizes[name], input_size))
-        return boxes[name]
-
-    for level in range(depth):
-        maps, left = width * 2**level, level * STEP
-        place(*(("input", in_channels) if level == 0 else (f"pool {level - 1}", maps // 2)), left)
-        encoder = place(f"encoder {level}", maps, left + NEAR)
-        place(f"up-convolution {level}", maps, right - left - NEAR)
-        place(f"decoder {level}", maps, right - left)
-        y -= (encoder.height + _height(sizes[f"pool {level}"], input_size)) / 2 + 0.85
-    place(f"pool {depth - 1}", width * 2 ** (depth - 1), depth * STEP)
-    place("bottom", width * 2**depth, depth * STEP + NEAR)
-    return boxes
-
-
-def _height(side: int, input_size: int) -> float:
-    return 0.3 + 2.0 * side / input_size
-
-
-def branch_rows(width: int, side: int) -> list[tuple[str, int]]:
-    """Label and number of outputs of each layer of the branch on `width` maps of `side` x `side` pixels.
-
-    Raises SettingError if the maps are too small or too few for the branch.
-    """
-    with torch.device("meta"):
-        branch = DeepSkipBranch(width, (side, side))
-    pooled, maps = -(-side // branch.POOL), branch.conv[0].out_channels
-    flat = branch.first_to_fifth[0].in_features
-    rows = [
-        (f"mean-pool {branch.POOL}×{branch.POOL}: {width} × {pooled}²", width * pooled**2),
-        (f"conv 3×3: {maps} × {pooled - 2}² = {flat}", flat),
-    ]
-    for number, layer in enumerate((*branch.first_to_fifth, branch.sixth, branch.seventh), start=1):
-        rows.append((f"fully connected {number}: {layer.out_features}", layer.out_features))
-    return rows
-
-
-@styled
-def architecture(
-    geometry: Geometry,
-    *,
-    input_size: int = 300,
-    width: int = 64,
-    in_channels: int = 4,
-    n_maps: int = 2,
-    n_branches: int = 1,
-) -> Figure:
-    """Our own drawing of the paper's figures 2 and 3, for any geometry, width and number of branches.
-
-    Grey is the U-Net, which both arms have; blue is the classification branch. Above a box stands its number of maps,
-    below it their side in pixels, on a skip connection the pixels cropped before the encoder's maps are concatenated.
-    Raises SettingError if the network does not take `input_size`, or its output does not suit the branch.
-    """
-    boxes = place_boxes(geometry, input_size=input_size, width=width, in_channels=in_channels)
-    depth, crops, bottom, output = geometry.depth, geometry.skip_crops(), boxes["bottom"], boxes["decoder 0"]
-    rows = branch_rows(width, output.side) if n_branches else []
-    floor = min(bottom.bottom - 0.1, output.bottom - 0.9 - 0.42 * len(rows))
-    figure, axes = new_figure(1, 1, width=0.78 * output.x + 2.4, height=0.62 * (1.6 - floor) + 0.6)
-    axis = axes[0, 0]
-    for level in range(depth):
-        encoder, up, decoder = (boxes[f"{name} {level}"] for name in ("encoder", "up-convolution", "decoder"))
-        _across(axis, boxes["input" if level == 0 else f"pool {level - 1}"], encoder, "solid")
-        _across(axis, up, decoder, "solid")
-        _skip(axis, encoder, up, crops[depth - 1 - level])
-        _corner(axis, (encoder.x, encoder.bottom), boxes[f"pool {level}"], "dashed")
-        deeper = bottom if level == depth - 1 else boxes[f"decoder {level + 1}"]
-        _corner(axis, (up.x, up.bottom), deeper, "dotted")
-    _across(axis, boxes[f"pool {depth - 1}"], bottom, "solid")
-    scores = Box("scores", n_maps, output.side, output.x + 0.95, output.y, output.height)
-    _across(axis, output, scores, "dashdot")
-    axis.text(scores.x + 0.2, scores.y, "pixel\nscores", va="center", fontsize=8)
-    for box in (*boxes.values(), scores):
-        _draw_box(axis, box)
-    if n_branches:
-        _draw_branch(axis, rows, output, n_branches)
-    _legend(figure, geometry.padding, n_branches)
-    axis.set(xlim=(-0.3, output.x + 2.6), ylim=(floor, 1.6))
-    axis.set_axis_off()
-    sides = {box.name: f"{box.side}x{box.side}" for box in boxes.values()}
-    words = (
-        f"U-Net of depth {depth}, padding {geometry.padding!r}: {in_channels} sequences of {sides['input']} pixels "
-        f"become {n_maps} score maps of {sides['decoder 0']}. {width} maps at the first level, {bottom.maps} maps of "
-        f"{sides['bottom']} at the bottom. Skip crops, deep to shallow: {', '.join(map(str, crops))} pixels. "
-    )
-    if n_branches:
-        words += f"Classification branch (times {n_branches}) on the {width} maps before the scores: "
-        words += "; ".join(label for label, _ in rows) + "; the first is concatenated to the fifth."
-    else:
-        words += "No classification branch: standard supervision."
-    return described(figure, words)
-
-
-def _draw_box(axis: Axes, box: Box) -> None:
-    from matplotlib.patches import Rectangle
-
-    style = {"facecolor": SHARED, "edgecolor": "black", "linewidth": 0.8, "zorder": 3}
-    corner = (box.x - WIDE / 2, box.y - box.height / 2)
-    axis.add_patch(Rectangle(corner, WIDE, box.height, **style))
-    maps, middle = str(box.maps), box.x
-    if box.name.startswith("up-"):  # the encoder's maps stand beside those from below
-        style.update(facecolor="white", hatch="/////")
-        axis.add_patch(Rectangle((corner[0] - WIDE, corner[1]), WIDE, box.height, **style))
-        maps, middle = f"{box.maps} + {box.maps}", corner[0]
-    axis.text(middle, box.y + box.height / 2 + 0.06, maps, ha="center", va="bottom", fontsize=8)
-    axis.text(middle, box.y - box.height / 2 - 0.06, f"{box.side}²", ha="center", va="top", fontsize=8)
-
-
-def _across(axis: Axes, start: Box, end: Box, line: str) -> None:
-    _head(axis, (start.x + WIDE / 2, start.y), (end.x - WIDE / 2, end.y), line)
-
-
-def _corner(axis: Axes, above: tuple[float, float], below: Box, line: str) -> None:
-    """A max-pool goes down and right to the box `below`, an upsampling right and up from it."""
-    x, y = above
-    if x < below.x:
-        axis.plot([x, x], [y, below.y], ls=line, color="black", lw=1.0)
-        _head(axis, (x, below.y), (below.x - WIDE / 2, below.y), line)
-    else:
-        axis.plot([below.x + WIDE / 2, x], [below.y, below.y], ls=line, color="black", lw=1.0)
-        _head(axis, (x, below.y), (x, y), line)
-
-
-def _head(
-    axis: Axes, tail: tuple[float, float], head: tuple[float, float], line, color: str = "black"
-) -> None:
-    style = {"arrowstyle": "-|>", "color": color, "lw": 1.0, "ls": line, "shrinkA": 0, "shrinkB": 0}
-    axis.annotate("", xy=head, xytext=tail, arrowprops=style)
-
-
-def _skip(axis: Axes, encoder: Box, up: Box, crop: int) -> None:
-    ends = (encoder.x + WIDE / 2, up.x - 1.5 * WIDE)
-    _head(axis, (ends[0], encoder.y), (ends[1], up.y), (0, (6, 3)), "#555555")
-    label = f"crop {crop}" if crop else "whole"
-    axis.text(sum(ends) / 2, encoder.y + 0.05, label, ha="center", va="bottom", fontsize=8)
-
-
-def _draw_branch(axis: Axes, rows: list[tuple[str, int]], output: Box, n_branches: int) -> None:
-    """The branch as a column of bars below the last decoder, as long as the outputs are many (up to the widest FC)."""
-    from matplotlib.patches import Rectangle
-
-    left, top, row = output.x - 0.03, output.bottom - 0.45, 0.42
-    largest, places = rows[2][1], [top - row * number for number in range(len(rows))]
-    for y, (label, outputs) in zip(places, rows, strict=True):
-        length = 0.05 + 0.6 * min(outputs / largest, 1)
-        style = {"facecolor": BRANCH, "edgecolor": "black", "linewidth": 0.8, "zorder": 3}
-        axis.add_patch(Rectangle((left, y - 0.1), length, 0.2, **style))
-        axis.text(left + 0.72, y, label, va="center", fontsize=8)
-    for above, below in zip((output.bottom, *(y - 0.1 for y in places[:-1])), places, strict=True):
-        _head(axis, (output.x, above), (output.x, below + 0.1), "solid", BRANCH)
-    first, sixth, side = places[2], places[7], left - 0.3
-    axis.plot([left, side, side], [first, first, sixth], ls="dashed", color=BRANCH, lw=1.0)
-    _head(axis, (side, sixth), (left, sixth), "dashed", BRANCH)
-    words = "image scores" + (
-        f"; {n_branches} such branches,\none per tumour class" if n_branches > 1 else ""
-    )
-    axis.text(left, places[-1] - 0.16, words, va="top", fontsize=8)
-
-
-def _legend(figure: Figure, padding: str, n_branches: int) -> None:
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
-    kernel, kind = ("2×2", "unpadded") if padding == "valid" else ("3×3", "padded")
-    lines = (
-        ("solid", "black", f"two 3×3 convolutions ({kind}), each with batch norm and ReLU"),
-        ("dashed", "black", "max-pool 2×2"),
-        ("dotted", "black", f"upsampling ×2, {kernel} convolution, batch norm, ReLU"),
-        ((0, (6, 3)), "#555555", "skip connection: cropped and concatenated (hatched)"),
-        ("dashdot", "black", "1×1 convolution"),
-    )
-    handles = [Line2D([], [], ls=line, color=color, lw=1.1, label=words) for line, color, words in lines]
-    handles.append(Patch(facecolor=SHARED, edgecolor="black", label="U-Net: both arms"))
-    if n_branches:
-        handles.append(Patch(facecolor=BRANCH, edgecolor="black", label="branch: mixed supervision only"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8)
-
-
-STYLE = {
+POOL_STYLES = {
     "mean": {"color": COLORS["mixed"], "ls": "-", "marker": "D"},
     "max": {"color": "black", "ls": "--", "marker": "o"},
 }
@@ -522,12 +520,12 @@ def pooling(
     words, middle = [], len(sizes) // 2 + 1
     for axis, (name, curves) in zip(axes[0], separation.items(), strict=False):
         for kind, values in curves.items():
-            axis.plot(sizes, values, ms=4, label=f"{kind}-pooling", **STYLE[kind])
+            axis.plot(sizes, values, ms=4, label=f"{kind}-pooling", **POOL_STYLES[kind])
         axis.axhline(0.5, color="black", lw=0.8, ls=":")
-        axis.set(xscale="log", ylim=(0.32, 1.02), title=name)
-        axis.set(xlabel="tumour pixels of 64", ylabel="area under the ROC curve")
-        axis.set_xticks(sizes, sizes)
-        axis.minorticks_off()
+        axis.set(
+            xlabel="tumour pixels of 64", ylabel="area under the ROC curve", title=name, ylim=(0.32, 1.02)
+        )
+        log_ticks(axis, sizes)
         axis.legend(fontsize=8, loc="lower right")
         parts = " and ".join(f"{values[middle]:.2f} with {kind}-pooling" for kind, values in curves.items())
         words.append(f"{name}, {sizes[middle]} tumour pixels: {parts}")
@@ -537,10 +535,9 @@ def pooling(
         axis.set(xlabel="pixel", xticks=range(0, width + 1, 8), yticks=range(0, height + 1, 8))
         axis.grid(color="black", lw=0.5)
         axis.set_axisbelow(False)
-        axis.set_title(
-            f"{kind}-pooling: gradient\n{gradient.max():.2g} at {100 * reached:.3g} % of the pixels"
-        )
-        words.append(f"the gradient of {kind}-pooling reaches {100 * reached:.3g} % of the pixels")
+        share = f"{100 * reached:.3g} % of the pixels"
+        axis.set_title(f"{kind}-pooling: gradient\n{gradient.max():.2g} at {share}")
+        words.append(f"the gradient of {kind}-pooling reaches {share}")
     return described(figure, f"Area under the ROC curve for {'; '.join(words)}.")
 
 
@@ -561,7 +558,7 @@ def surviving_difference(followed: Sequence[tuple[Mapping[str, float], float, fl
     axis.plot(*ends, color=COLORS["mixed"], marker="D", label="with the skip from FC 1")
     axis.scatter(np.full(len(joined), places[-1]), joined, s=12, color=COLORS["mixed"], alpha=0.6)
     axis.set(
-        ylabel="difference of two slices\n(share of the outputs' length)", ylim=(0, None), xlabel="layer"
+        xlabel="layer", ylabel="difference of two slices\n(share of the outputs' length)", ylim=(0, None)
     )
     axis.set_xticks(places, layers)
     axis.legend(fontsize=8, loc="lower left")

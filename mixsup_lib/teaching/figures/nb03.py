@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from mixsup_lib.experiments.pictures import contour_slice
-from mixsup_lib.experiments.style import COLORS, described, new_figure, styled
+from mixsup_lib.experiments.pictures import contour_slice, words_below
+from mixsup_lib.experiments.style import COLORS, described, new_figure, note, styled
 from mixsup_lib.losses import class_weights
 
 if TYPE_CHECKING:
@@ -24,20 +24,16 @@ def batch_weights(images: np.ndarray, labels: np.ndarray, target_weights: Sequen
     as tumour.
     """
     weights = class_weights(torch.from_numpy(np.asarray(labels, np.int64)), target_weights).numpy()  # (K,)
-    pixel_weights = weights[labels]  # (A, H, W)
     figure, axes = new_figure(1, len(images), width=1.9, height=2.7)
     words = []
-    for number, (axis, image, mask) in enumerate(zip(axes[0], images, labels, strict=True)):
+    for number, (axis, image, mask) in enumerate(zip(axes[0], images, labels, strict=True), start=1):
         tumor = mask > 0  # (H, W)
-        inside, outside = (
-            float(pixel_weights[number][tumor].sum()),
-            float(pixel_weights[number][~tumor].sum()),
-        )
+        inside, outside = (float(weights[mask[part]].sum()) for part in (tumor, ~tumor))
         contour_slice(axis, image, mask)
-        axis.set_title(f"image {number + 1}")
+        axis.set_title(f"image {number}")
         lines = f"{tumor.sum()} tumour pixels\ntheir weight {inside:.3f}\nweight of the rest {outside:.3f}"
-        axis.text(0.5, -0.03, lines, transform=axis.transAxes, ha="center", va="top", fontsize=9)
-        words.append(f"image {number + 1}: {tumor.sum()} tumour pixels weigh {inside:.3f}")
+        words_below(axis, lines)
+        words.append(f"image {number}: {tumor.sum()} tumour pixels weigh {inside:.3f}")
     title = f"Together the tumour pixels weigh {sum(target_weights[1:]):g}, all others {target_weights[0]:g}"
     return described(figure, f"{len(images)} slices with the tumour's outline; {'; '.join(words)}.", title)
 
@@ -70,20 +66,17 @@ def gradient_balance(norm_s: float, norm_c: float, cosine: float, a: float) -> F
     """
     shares = np.linspace(0, 1, 201)
     part_s, part_c = shares * norm_s, (1 - shares) * norm_c
-    inner = part_s * part_c * cosine
-    whole = np.sqrt(np.maximum(part_s**2 + part_c**2 + 2 * inner, 1e-30))
+    whole = np.sqrt(np.maximum(part_s**2 + part_c**2 + 2 * part_s * part_c * cosine, 1e-30))
     equal = norm_c / (norm_s + norm_c)
     figure, axes = new_figure(1, 2, width=3.7, height=3.1)
     styles = [
         {"color": COLORS["standard"], "ls": "--", "label": "segmentation part, $a\\,g_s$"},
         {"color": COLORS["mixed"], "ls": "-", "label": "classification part, $(1-a)\\,g_c$"},
     ]
-    axes[0, 0].plot(shares, part_s, lw=1.6, **styles[0])
-    axes[0, 0].plot(shares, part_c, lw=1.6, **styles[1])
-    cosine_s = (part_s * norm_s + part_c * norm_s * cosine) / (norm_s * whole)
-    cosine_c = (part_c * norm_c + part_s * norm_c * cosine) / (norm_c * whole)
-    for values, style in zip((cosine_s, cosine_c), styles, strict=True):
-        axes[0, 1].plot(shares, values, lw=1.6, color=style["color"], ls=style["ls"])
+    cosines = ((part_s + part_c * cosine) / whole, (part_c + part_s * cosine) / whole)
+    for lengths, angles, style in zip((part_s, part_c), cosines, styles, strict=True):
+        axes[0, 0].plot(shares, lengths, lw=1.6, **style)
+        axes[0, 1].plot(shares, angles, lw=1.6, **{**style, "label": None})
     for axis in axes[0]:
         axis.axvline(a, color="black", lw=0.8, ls=":")
         axis.set(xlabel="$a$, weight of the segmentation loss")
@@ -91,8 +84,7 @@ def gradient_balance(norm_s: float, norm_c: float, cosine: float, a: float) -> F
     axes[0, 1].set(ylabel="cosine between part and whole", ylim=(min(-0.05, cosine - 0.05), 1.05))
     axes[0, 0].plot(equal, equal * norm_s, "o", color="black", ms=5)
     axes[0, 0].set_title(f"equally long at $a$ = {equal:.2f}")
-    beside = {"textcoords": "offset points", "ha": "right", "fontsize": 9}
-    axes[0, 1].annotate(f"the paper's {a:g}", (a, 0), (-5, 4), **beside)
+    note(axes[0, 1], f"the paper's {a:g}", (a, 0), (-5, 4), ha="right", fontsize=9)
     figure.legend(loc="outside lower center", ncols=2, fontsize=9)
     return described(
         figure,

@@ -12,21 +12,21 @@ from mixsup_lib.experiments.pictures import contour_slice
 from mixsup_lib.experiments.style import COLORS, described, new_figure, styled
 from mixsup_lib.protocol import fold_bounds
 from mixsup_lib.sampling import Batch, task_labels
+from mixsup_lib.teaching.figures.panels import patches
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
 KINDS = {
-    "positive annotated": {"color": COLORS["truth"], "hatch": ""},
-    "negative": {"color": COLORS["patients"], "hatch": ".."},
-    "positive weak": {"color": COLORS["mixed"], "hatch": "//"},
+    "positive annotated": {"facecolor": COLORS["truth"], "hatch": ""},
+    "negative": {"facecolor": COLORS["patients"], "hatch": ".."},
+    "positive weak": {"facecolor": COLORS["mixed"], "hatch": "//"},
 }
 """The three kinds of training images of section 3.1 and how they look in every figure of a batch."""
 
 ROLES = {
-    "test": {"color": "white", "hatch": ""},
+    "test": {"facecolor": "white", "hatch": ""},
     "fully annotated": KINDS["positive annotated"],
     "weak": KINDS["positive weak"],
 }
@@ -39,20 +39,18 @@ def fold_strips(n_patients: int, n_fa: int, *, n_folds: int = 5) -> Figure:
     axis, words = axes[0, 0], []
     for fold in range(1, n_folds + 1):
         start, stop = fold_bounds(n_patients, fold, n_folds)
-        for role, length in (("weak", 0), ("test", stop - start), ("fully annotated", n_fa)):
-            first = {"weak": 0, "test": start, "fully annotated": stop}[role]
-            pieces = [(0, n_patients)] if role == "weak" else _around(first, length, n_patients)
-            style = {"facecolor": ROLES[role]["color"], "hatch": ROLES[role]["hatch"]}
-            axis.broken_barh(pieces, (fold - 0.4, 0.8), edgecolor="black", lw=0.8, label=role, **style)
+        for role, first, length in (
+            ("weak", 0, n_patients),
+            ("test", start, stop - start),
+            ("fully annotated", stop, n_fa),
+        ):
+            pieces = _around(first, length, n_patients)
+            axis.broken_barh(pieces, (fold - 0.4, 0.8), edgecolor="black", lw=0.8, label=role, **ROLES[role])
         words.append(f"fold {fold} tests positions {start} to {stop - 1}")
     axis.set(yticks=range(1, n_folds + 1), ylabel="fold", xlim=(0, n_patients), ylim=(n_folds + 0.6, 0.4))
     axis.set_xlabel("position in the scenario's permutation of the patients")
     axis.grid(False)
-    handles, labels = axis.get_legend_handles_labels()
-    named = dict(zip(labels, handles, strict=True))
-    figure.legend(
-        [named[role] for role in ROLES], list(ROLES), loc="outside lower center", ncols=3, fontsize=9
-    )
+    figure.legend(handles=patches(ROLES), loc="outside lower center", ncols=3, fontsize=9)
     title = f"{n_patients} patients, {n_fa} of them fully annotated in each fold"
     return described(figure, f"{'; '.join(words)}; the next {n_fa} are annotated, the others weak.", title)
 
@@ -73,13 +71,10 @@ def one_slice_three_tasks(image: np.ndarray, labels: np.ndarray) -> Figure:
         target = task_labels(labels, task)  # (H, W)
         contour_slice(axis, image, target)
         kind = "positive" if target.any() else "negative"
-        axis.set_title(f"{task}\n{_listed(classes)}: {kind}")
+        listed = f"class{'es' if len(classes) > 1 else ''} {', '.join(map(str, classes))}"
+        axis.set_title(f"{task}\n{listed}: {kind}")
         words.append(f"{task}: {kind}, {target.sum()} pixels")
     return described(figure, f"One slice under three tasks. {'; '.join(words)}.")
-
-
-def _listed(classes: Sequence[int]) -> str:
-    return f"class{'es' if len(classes) > 1 else ''} {', '.join(map(str, classes))}"
 
 
 @styled
@@ -89,16 +84,10 @@ def draws_per_slice(draws: Mapping[str, np.ndarray], pool_size: int) -> Figure:
     words = []
     for axis, (name, positions) in zip(axes[0], draws.items(), strict=True):
         times = np.bincount(positions, minlength=pool_size)
-        axis.bar(
-            np.arange(pool_size),
-            times,
-            width=1.0,
-            color=KINDS["positive annotated"]["color"],
-            ec="black",
-            lw=0.5,
-        )
-        axis.set(xlabel="slice of the pool", title=f"{name}: {(times == 0).sum()} never drawn")
-        words.append(f"{name}: each slice {times.min()} to {times.max()} times, {(times == 0).sum()} never")
+        never = (times == 0).sum()
+        axis.bar(np.arange(pool_size), times, width=1.0, color=COLORS["truth"], ec="black", lw=0.5)
+        axis.set(xlabel="slice of the pool", title=f"{name}: {never} never drawn")
+        words.append(f"{name}: each slice {times.min()} to {times.max()} times, {never} never")
     axes[0, 0].set_ylabel(f"times drawn in {len(positions)}")
     return described(figure, f"{len(positions)} draws from a pool of {pool_size} slices. {'; '.join(words)}.")
 
@@ -115,61 +104,48 @@ def batch_composition(
     from matplotlib.lines import Line2D
 
     annotated, size = len(batch.labels), len(batch.images)
-    kinds = (
-        ["positive annotated"] * k + ["negative"] * (annotated - k) + ["positive weak"] * (size - annotated)
-    )
-    figure, axes = new_figure(2, size, width=1.1, height=1.65)
-    figure.set_layout_engine("none")
-    left, step = 0.35 / figure.get_figwidth(), (1 - 0.4 / figure.get_figwidth()) / size
+    counts = dict(zip(KINDS, (k, annotated - k, size - annotated), strict=True))
+    kinds = [kind for kind, count in counts.items() for _ in range(count)]
+    total = 1.1 * size + 0.4  # inches
+    left, step = 0.35 / total, (1 - 0.4 / total) / size
+    places = [(left + number * step, y, 0.93 * step, 0.3) for y in (0.62, 0.27) for number in range(size)]
+    figure, axes = new_figure(2, size, width=1.1, height=1.65, places=places)
     for number, (image, kind) in enumerate(zip(batch.images[:, sequence], kinds, strict=True)):
         top, bottom = axes[:, number]
-        for axis, y in ((top, 0.62), (bottom, 0.27)):
-            axis.set_position((left + number * step, y, 0.93 * step, 0.3))
-        mask = batch.labels[number] if number < annotated else None
         contour_slice(top, image)
-        mirrored = "\nmirrored" if number in set(flipped) else ""
         shows = f"tumour: {'yes' if batch.presence[number].any() else 'no'}"
         top.set_title("\n".join([*sources[number : number + 1], shows]), fontsize=9)
-        top.text(
-            0.5, 0.02, mirrored, color="white", transform=top.transAxes, ha="center", va="bottom", fontsize=8
-        )
-        _pixel_labels(bottom, mask, image.shape)
-        _frame(top, kind), _frame(bottom, kind)
+        if number in flipped:
+            style = {"color": "white", "ha": "center", "va": "bottom", "fontsize": 8}
+            top.text(0.5, 0.02, "mirrored", transform=top.transAxes, **style)
+        mask = batch.labels[number] if number < annotated else np.zeros(image.shape, int)
+        contour_slice(bottom, np.zeros(image.shape), mask)
+        if not mask.any():
+            words, color = ("all 0", "white") if number < annotated else ("unknown", "black")
+            bottom.images[0].set_visible(number < annotated)
+            style = {"transform": bottom.transAxes, "ha": "center", "va": "center", "fontsize": 8}
+            bottom.text(0.5, 0.5, words, color=color, **style)
+        for axis in (top, bottom):
+            axis.set_axis_on()
+            axis.set(xticks=[], yticks=[])
+            axis.grid(False)
+            for spine in axis.spines.values():
+                spine.set(visible=True, color=KINDS[kind]["facecolor"], linewidth=3)
     for axis, name in zip(axes[:, 0], ("image", "pixel labels"), strict=True):
         axis.set_ylabel(name)
-    stretches = [(0, k), (k, annotated), (annotated, size)]
-    stretches = [(0.25, *stretch, kind) for stretch, kind in zip(stretches, KINDS, strict=True)]
+    first = np.cumsum([0, *counts.values()])
+    stretches = [
+        (0.25, start, count, kind) for start, (kind, count) in zip(first, counts.items(), strict=False)
+    ]
     stretches += [(0.14, 0, annotated, "$Loss_s$"), (0.05, 0, size, "$Loss_c$")]
-    for y, first, last, name in stretches:
-        if last > first:
-            ends = left + first * step, left + (last - 0.07) * step
+    for y, start, count, name in stretches:
+        if count:
+            ends = left + start * step, left + (start + count - 0.07) * step
             figure.add_artist(Line2D(ends, (y, y), color="black", lw=1.2))
-            figure.text(
-                sum(ends) / 2, y - 0.015, f"{name}: {last - first}", ha="center", va="top", fontsize=9
-            )
+            figure.text(sum(ends) / 2, y - 0.015, f"{name}: {count}", ha="center", va="top", fontsize=9)
     return described(
         figure,
         f"A batch of {size} images: {k} positive annotated with their outlines, {annotated - k} negative whose "
         f"mask is all 0, {size - annotated} positive weak without pixel labels. The segmentation loss sees the "
         f"first {annotated}, the classification loss all {size}. Mirrored: {len(set(flipped))}.",
     )
-
-
-def _frame(axis: Axes, kind: str) -> None:
-    axis.set_axis_on()
-    axis.set(xticks=[], yticks=[])
-    axis.grid(False)
-    for spine in axis.spines.values():
-        spine.set(visible=True, color=KINDS[kind]["color"], linewidth=3)
-
-
-def _pixel_labels(axis: Axes, mask: np.ndarray | None, shape: tuple[int, int]) -> None:
-    if mask is None:
-        axis.set(xlim=(0, 1), ylim=(0, 1), aspect=shape[0] / shape[1])
-        axis.text(0.5, 0.5, "unknown", ha="center", va="center", fontsize=8)
-        return
-    contour_slice(axis, np.zeros(shape), mask)
-    if not mask.any():
-        axis.text(
-            0.5, 0.5, "all 0", color="white", ha="center", va="center", fontsize=8, transform=axis.transAxes
-        )

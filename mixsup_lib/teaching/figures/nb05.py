@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from mixsup_lib.experiments.statistics import ARMS
-from mixsup_lib.experiments.style import COLORS, MARKERS, described, new_figure, styled
-from mixsup_lib.files import DataError
+from mixsup_lib.experiments.style import COLORS, MARKERS, described, log_ticks, new_figure, styled
+from mixsup_lib.teaching.figures.panels import arms_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,24 +32,22 @@ def toy_descent(*, rate: float = 0.05, steps: int = 150, title: str = "") -> Fig
     on the right lets the rate fall along half a cosine.
     """
 
-    def walk(step: Callable[[np.ndarray, float], np.ndarray]) -> np.ndarray:
-        place, distances = np.array([3.0, 1.0]), [np.hypot(3, 1)]
-        for i in range(steps):
-            place = place - step(place * [1, 10], i / steps)  # (x, 10 y) is the gradient
+    def walk(scale: float, rates: np.ndarray, normalised: bool) -> list[float]:
+        place = np.array([3.0, 1.0])
+        distances = [np.hypot(*place)]
+        for now in rates:
+            gradient = scale * place * [1, 10]
+            place = place - now * gradient / (np.hypot(*gradient) if normalised else 1)
             distances.append(np.hypot(*place))
-        return np.array(distances)
+        return distances
 
-    def falling(share: float) -> float:
-        return rate * (1 + np.cos(np.pi * share)) / 2
-
-    scales = (0.1, 1, 10)
-    panels = {
-        "plain: rate x gradient": {f"f x {c:g}": walk(lambda g, _, c=c: rate * c * g) for c in scales},
-        "divided by the norm": {
-            f"f x {c:g}": walk(lambda g, _, c=c: rate * c * g / np.hypot(*(c * g))) for c in scales
-        },
-    }
-    panels["divided by the norm"]["f x 1, falling rate"] = walk(lambda g, t: falling(t) * g / np.hypot(*g))
+    constant, scales = np.full(steps, rate), (0.1, 1, 10)
+    plain, normalised = (
+        {f"f x {scale:g}": walk(scale, constant, divide) for scale in scales} for divide in (False, True)
+    )
+    falling = rate * (1 + np.cos(np.pi * np.arange(steps) / steps)) / 2
+    normalised["f x 1, falling rate"] = walk(1, falling, True)
+    panels = {"plain: rate x gradient": plain, "divided by the norm": normalised}
     figure, axes = new_figure(1, 2, width=4.0, height=3.4, sharey=True)
     words = []
     for axis, (name, lines) in zip(axes[0], panels.items(), strict=True):
@@ -58,13 +55,10 @@ def toy_descent(*, rate: float = 0.05, steps: int = 150, title: str = "") -> Fig
             axis.plot(distances, label=label, **style)
         axis.set(title=name, xlabel="step", yscale="log", ylim=(1e-3, 1e2))
         axis.legend(fontsize=8, loc="upper right")
-        words.append(f"{name}: {', '.join(f'{label}: {_distance(d[-1])}' for label, d in lines.items())}")
+        ends = {label: f"{d[-1]:.2g}" if d[-1] < 1e3 else "diverged" for label, d in lines.items()}
+        words.append(f"{name}: {', '.join(f'{label}: {end}' for label, end in ends.items())}")
     axes[0, 0].set_ylabel("distance to the minimum")
     return described(figure, f"Distance to the minimum after {steps} steps. {'; '.join(words)}.", title)
-
-
-def _distance(value: float) -> str:
-    return f"{value:.2g}" if np.isfinite(value) and value < 1e3 else "diverged"
 
 
 @styled
@@ -74,26 +68,18 @@ def gradient_agreement(cosines: Mapping[int, Sequence[float]], *, title: str = "
     `cosines`: number of batches -> cosines of the angle between pairs of estimates. A dot is a pair, the line the mean.
     """
     figure, axes = new_figure(1, 1, width=5.4, height=3.3)
-    axis, numbers = axes[0, 0], list(cosines)
-    for number in numbers:
-        values = cosines[number]
+    axis, means = axes[0, 0], {number: float(np.mean(values)) for number, values in cosines.items()}
+    for number, values in cosines.items():
         axis.scatter([number] * len(values), values, s=22, color=COLORS["patients"], alpha=0.8, linewidths=0)
-    means = [float(np.mean(cosines[number])) for number in numbers]
-    axis.plot(numbers, means, color="black", marker="o", lw=1.4, label="mean of the pairs")
+    axis.plot(list(means), list(means.values()), color="black", marker="o", lw=1.4, label="mean of the pairs")
     axis.axhline(1, color="black", lw=0.8, ls=":")
-    axis.set(
-        xscale="log",
-        xticks=numbers,
-        xticklabels=numbers,
-        ylim=(min(0.0, *map(min, cosines.values())) - 0.03, 1.04),
-    )
-    axis.minorticks_off()
+    log_ticks(axis, list(means))
+    axis.set_ylim(min(0.0, *map(min, cosines.values())) - 0.03, 1.04)
     axis.set(xlabel="batches summed in each estimate", ylabel="cosine between two estimates")
     axis.legend(loc="lower right", fontsize=8)
-    found = "; ".join(f"{number}: {mean:.2f}" for number, mean in zip(numbers, means, strict=True))
-    return described(
-        figure, f"Mean cosine between two estimates of the gradient by number of batches: {found}.", title
-    )
+    found = "; ".join(f"{number}: {mean:.2f}" for number, mean in means.items())
+    text = f"Mean cosine between two estimates of the gradient by number of batches: {found}."
+    return described(figure, text, title)
 
 
 @styled
@@ -133,29 +119,21 @@ def seen_and_unseen(dice: pd.DataFrame, *, title: str = "") -> Figure:
 
     `dice`: columns supervision, group ("annotated" or "test"), dice (%). Lines are the means.
     """
-    arms = [arm for arm in ARMS if arm in set(dice["supervision"])]
-    if not arms:
-        raise DataError("there is no Dice to draw; evaluate a network first.")
+    arms = arms_of(dice)
     figure, axes = new_figure(1, len(arms), width=3.0, height=3.4, sharey=True)
     words = []
     for axis, arm in zip(axes[0], arms, strict=True):
-        means = {}
-        for x, group in enumerate(("annotated", "test")):
+        means = []
+        for x, (group, face) in enumerate((("annotated", "none"), ("test", COLORS[arm]))):
             values = dice.loc[(dice["supervision"] == arm) & (dice["group"] == group), "dice"].to_numpy()
-            means[group] = float(np.nanmean(values))
-            style = {
-                "marker": MARKERS[arm],
-                "facecolors": COLORS[arm] if x else "none",
-                "edgecolors": COLORS[arm],
-            }
+            means.append(float(np.nanmean(values)))
+            style = {"marker": MARKERS[arm], "facecolors": face, "edgecolors": COLORS[arm]}
             axis.scatter(np.full(len(values), x), values, s=34, **style)
-            axis.plot([x - 0.25, x + 0.25], [means[group]] * 2, color="black", lw=1.6)
-            axis.annotate(f"{means[group]:.0f}", (x + 0.29, means[group]), va="center", weight="bold")
-        axis.set(
-            xticks=[0, 1], xticklabels=["annotated\n(trained on)", "test\n(never seen)"], xlim=(-0.5, 1.6)
-        )
-        axis.set(ylim=(-3, 103), title=f"{arm} supervision")
-        words.append(f"{arm}: {means['annotated']:.0f} on annotated, {means['test']:.0f} on test patients")
+            axis.plot([x - 0.25, x + 0.25], [means[x]] * 2, color="black", lw=1.6)
+            axis.annotate(f"{means[x]:.0f}", (x + 0.29, means[x]), va="center", weight="bold")
+        axis.set_xticks([0, 1], ["annotated\n(trained on)", "test\n(never seen)"])
+        axis.set(xlim=(-0.5, 1.6), ylim=(-3, 103), title=f"{arm} supervision")
+        words.append(f"{arm}: {means[0]:.0f} on annotated, {means[1]:.0f} on test patients")
     axes[0, 0].set_ylabel("Dice of a patient (%)")
     return described(figure, f"Mean Dice. {'; '.join(words)}.", title)
 
@@ -173,7 +151,7 @@ def batch_norm_memory(
     number = np.arange(1, len(means) + 1)
     cumulative = np.cumsum(means) / number
     for axis in axes[0]:
-        axis.scatter(number, means, s=14, color=COLORS["patients"], label="one training batch", linewidths=0)
+        axis.scatter(number, means, s=14, color=COLORS["patients"], label="one training batch", lw=0)
         axis.plot(number, running, label="running average", **LINES[3])
         axis.plot(number, cumulative, label="mean over all batches so far", **LINES[1])
         axis.set_xlabel("training batch")

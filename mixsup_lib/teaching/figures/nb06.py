@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 
 from mixsup_lib.experiments.pictures import contour_slice
-from mixsup_lib.experiments.statistics import ARMS
 from mixsup_lib.experiments.style import COLORS, DASHES, MARKERS, described, new_figure, styled
-from mixsup_lib.files import DataError
+from mixsup_lib.teaching.figures.panels import arms_of, head_box
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,8 +31,7 @@ def surface_distances(
     `distances`: direction, for example "prediction to truth" -> distance in mm of every surface voxel of the volume.
     """
     figure, axes = new_figure(1, 2, width=3.9, height=3.6)
-    seen = [np.flatnonzero((image != 0).any(axis=other)) for other in (1, 0)]
-    head = tuple(slice(max(i[0] - 3, 0), i[-1] + 4) for i in seen)
+    head = head_box(image[..., None])
     contour_slice(axes[0, 0], image[head], truth[head], prediction[head], supervision=supervision)
     axes[0, 0].set_title("ground truth (solid), prediction (dashed)")
     axis, words = axes[0, 1], []
@@ -63,26 +61,24 @@ def error_profile(
 
     `truth` (Z,) in ml; `errors`: arm -> missed (Z,) and extra (Z,), both in ml; `presence` (Z,): probability of tumour.
     """
-    rows = len(errors) + (presence is not None)
-    figure, axes = new_figure(rows, 1, width=7.4, height=1.9, sharex=True)
+    figure, axes = new_figure(len(errors) + (presence is not None), 1, width=7.4, height=1.9, sharex=True)
     z, words = np.arange(len(truth)), []
-    highest = max(float(np.max(values)) for values in (truth, *sum(errors.values(), ())))
+    highest = 1.08 * max(float(np.max(values)) for values in (truth, *sum(errors.values(), ())))
+    tumor = {"step": "mid", "color": COLORS["patients"], "alpha": 0.45, "label": "tumour", "lw": 0}
     for axis, (arm, (missed, extra)) in zip(axes[:, 0], errors.items(), strict=False):
-        axis.fill_between(z, truth, step="mid", color=COLORS["patients"], alpha=0.45, label="tumour", lw=0)
+        axis.fill_between(z, truth, **tumor)
         bars = {"width": 0.8, "edgecolor": "black", "linewidth": 0.4, "color": COLORS[arm]}
         axis.bar(z, missed, label="missed", **bars)
         axis.bar(z, -extra, label="too much", hatch="////", alpha=0.6, **bars)
         axis.axhline(0, color="black", lw=0.8)
-        axis.set(ylabel=f"{arm}\nvolume (ml)", ylim=(-1.08 * highest, 1.08 * highest))
-        axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        axis.set(ylabel=f"{arm}\nvolume (ml)", ylim=(-highest, highest))
         words.append(f"{arm} misses {missed.sum():.1f} ml and draws {extra.sum():.1f} ml too much")
     if presence is not None:
         axis = axes[-1, 0]
-        axis.fill_between(
-            z, truth > 0, step="mid", color=COLORS["patients"], alpha=0.45, lw=0, label="tumour"
-        )
+        axis.fill_between(z, truth > 0, **tumor)
         axis.plot(z, presence, color=COLORS["mixed"], marker=MARKERS["mixed"], ms=3, lw=1, label="branch")
         axis.set(ylabel="probability\nof tumour", ylim=(-0.05, 1.05))
+    for axis in axes[:, 0]:
         axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes[-1, 0].set(xlabel="slice z (0 is the lowest)", xlim=(-0.6, len(truth) - 0.4))
     return described(figure, f"Of {truth.sum():.1f} ml tumour {'; '.join(words)}.", title)
@@ -95,9 +91,7 @@ def spread_of_dice(frame: pd.DataFrame, *, title: str = "") -> Figure:
     `frame`: columns supervision, dice (%), truth_voxels; a row per patient, of one region. Patients without the region
     (NaN) are left out.
     """
-    arms = [arm for arm in ARMS if arm in set(frame["supervision"])]
-    if not arms:
-        raise DataError("there is no Dice to draw; name the folder of finished runs.")
+    arms = arms_of(frame)
     figure, axes = new_figure(1, 2, width=4.4, height=4.2, sharey=True)
     words = []
     for arm in arms:
@@ -108,9 +102,8 @@ def spread_of_dice(frame: pd.DataFrame, *, title: str = "") -> Figure:
             label = f"{arm}, {name} {value:.1f}"
             axes[0, 0].axhline(value, color=COLORS[arm], lw=1.5, ls=dashes, label=label)
         axes[0, 1].scatter(part["truth_voxels"], values, s=18, alpha=0.8, linewidths=0, **style)
-        words.append(
-            f"{arm}: mean {values.mean():.1f}, median {np.median(values):.1f}, worst {values[0]:.1f}"
-        )
+        spread = f"mean {values.mean():.1f}, median {np.median(values):.1f}, worst {values[0]:.1f}"
+        words.append(f"{arm}: {spread}")
     axes[0, 0].set(xlabel="patients, worst first", ylabel="Dice (%)", ylim=(-3, 103))
     axes[0, 1].set(xlabel="tumour in the ground truth (voxels)", xlim=(0, None))
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)

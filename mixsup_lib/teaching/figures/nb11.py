@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mixsup_lib.config import RunConfig
-from mixsup_lib.experiments.style import COLORS, described, new_figure, styled
+from mixsup_lib.experiments.style import COLORS, described, log_ticks, new_figure, note, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,32 +36,22 @@ def weak_scans(dice: pd.DataFrame, configs: Mapping[str, RunConfig], *, title: s
     right = 1.2 * n_wa[-1]
     figure, axes = new_figure(1, 1, width=6.4, height=4.2)
     axis = axes[0, 0]
+    names, thin = list(curve.values()), {"color": COLORS["patients"], "lw": 0.9, "marker": "o", "ms": 3}
     for fold, row in by_fold.iterrows():
-        axis.plot(n_wa, row[list(curve.values())], color=COLORS["patients"], lw=0.9, marker="o", ms=3)
-        end = (n_wa[-1], row[curve[n_wa[-1]]])
-        axis.annotate(f"{fold}", end, (5, -3), textcoords="offset points", fontsize=8)
-    axis.plot(
-        n_wa,
-        means[list(curve.values())],
-        color=COLORS["mixed"],
-        lw=2,
-        marker="D",
-        label=f"{n_fa} FA + weak scans",
-    )
+        axis.plot(n_wa, row[names], **thin)
+        note(axis, f"{fold}", (n_wa[-1], row[names[-1]]), (5, -3), fontsize=8)
+    thick = {"color": COLORS["mixed"], "lw": 2, "marker": "D", "label": f"{n_fa} FA + weak scans"}
+    axis.plot(n_wa, means[names], **thick)
     for (count, name), line in zip(sorted(standard.items()), LINES[1:], strict=False):
         axis.axhline(means[name], color=COLORS["standard"], lw=1.3, ls=line)
         level = f"{count} FA: {means[name]:.1f}"
-        axis.annotate(
-            level, (right, means[name]), (-2, 2), textcoords="offset points", ha="right", fontsize=8
-        )
+        note(axis, level, (right, means[name]), (-2, 2), ha="right", fontsize=8)
     axis.plot([], [], color=COLORS["standard"], ls="--", label="standard supervision with more masks")
-    axis.plot([], [], color=COLORS["patients"], lw=0.9, marker="o", ms=3, label="single folds, numbered")
+    axis.plot([], [], label="single folds, numbered", **thin)
     axis.set(xlabel="weakly annotated scans (WA)", ylabel="mean Dice of the folds (%)", xlim=(-3, right))
     axis.legend(fontsize=8, loc="lower right")
-    words = "Mean Dice, " + "; ".join(
-        f"{name}: {means[name]:.1f}" for name in [*curve.values(), *standard.values()]
-    )
-    return described(figure, f"{words}. {len(by_fold)} folds.", title)
+    found = [f"{name}: {means[name]:.1f}" for name in [*names, *standard.values()]]
+    return described(figure, f"Mean Dice, {'; '.join(found)}. {len(by_fold)} folds.", title)
 
 
 @styled
@@ -76,12 +66,9 @@ def surface_lines(surface: Surface, *, title: str = "") -> Figure:
         spread = np.abs(np.stack([low[:, index], high[:, index]]) - surface.dice[:, index])
         label = f"{n_wa} weak scans" if n_wa else "no weak scans (standard)"
         style = {"color": shades[index % 3], "ls": LINES[index % len(LINES)], "marker": "oDs"[index % 3]}
-        axis.errorbar(
-            surface.n_fa * shift, surface.dice[:, index], yerr=spread, capsize=3, label=label, **style
-        )
-    axis.set_xscale("log")
-    axis.set_xticks(surface.n_fa, [str(count) for count in surface.n_fa])
-    axis.minorticks_off()
+        style |= {"yerr": spread, "capsize": 3, "label": label}
+        axis.errorbar(surface.n_fa * shift, surface.dice[:, index], **style)
+    log_ticks(axis, surface.n_fa)
     axis.set(xlabel="masks (fully annotated scans, log)", ylabel="mean Dice (%), 95 % interval")
     axis.legend(fontsize=8, loc="lower right")
     points = [

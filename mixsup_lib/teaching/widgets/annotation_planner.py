@@ -35,28 +35,20 @@ def draw_plans(
     """
     table = plans(surface, hours, minutes_fa=minutes_fa, minutes_wa=minutes_wa, scans=scans)
     best = table.loc[table["dice"].idxmax()]
-    figure, axes = new_figure(1, 2, width=4.2, height=3.7)
-    figure.set_layout_engine("none")  # the constrained layout takes as long as all the rest
-    for axis, left in zip(axes[0], (0.08, 0.58), strict=True):
-        axis.set_position((left, 0.16, 0.39, 0.68))
+    places = [(left, 0.16, 0.39, 0.68) for left in (0.08, 0.58)]
+    figure, axes = new_figure(1, 2, width=4.2, height=3.7, places=places)
+    for axis in axes[0]:
         axis.set(xlabel="masks (fully annotated scans)", xlim=(0, surface.n_fa[-1] + 1))
     dice, scans_axis = axes[0]
-    dice.fill_between(
-        table["n_fa"], table["low"], table["high"], color=COLORS["mixed"], alpha=0.25, label="95 % interval"
-    )
-    dice.plot(
-        table["n_fa"], table["dice"], color=COLORS["mixed"], lw=1.6, marker="." if len(table) < 3 else ""
-    )
-    level = table[~table["worse"]]
-    dice.plot(
-        level["n_fa"], level["dice"], color="black", lw=3, alpha=0.7, label="cannot be told from the best"
-    )
+    n_fa, level, color = table["n_fa"], table[~table["worse"]], COLORS["mixed"]
+    dice.fill_between(n_fa, table["low"], table["high"], color=color, alpha=0.25, label="95 % interval")
+    dice.plot(n_fa, table["dice"], color=color, lw=1.6, marker="." if len(table) < 3 else "")
+    style = {"color": "black", "lw": 3, "alpha": 0.7, "label": "cannot be told from the best"}
+    dice.plot(level["n_fa"], level["dice"], **style)
     dice.scatter(best["n_fa"], best["dice"], s=70, color="black", zorder=3, label="best")
     dice.set(ylabel="Dice that may be expected (%)", ylim=(surface.dice.min() - 8, surface.dice.max() + 8))
     dice.legend(fontsize=8, loc="lower right")
-    scans_axis.bar(
-        table["n_fa"], table["n_wa"], width=0.8, color=COLORS["patients"], edgecolor="black", lw=0.4
-    )
+    scans_axis.bar(n_fa, table["n_wa"], color=COLORS["patients"], edgecolor="black", lw=0.4)
     scans_axis.axvline(best["n_fa"], color="black", lw=1)
     scans_axis.set(ylabel="slice-labelled scans besides", ylim=(0, 1.1 * max(surface.n_wa[-1], 1)))
     given = f"{hours:g} hours, {minutes_fa:g} min a mask, {minutes_wa:g} min a scan's slice labels"
@@ -68,25 +60,15 @@ def annotation_planner(surface: Surface, *, scans: int | None = None) -> VBox:
     """Sliders for the hours, the minutes that a mask and a scan's slice labels take, and the scans at hand."""
     import ipywidgets as widgets
 
-    style = {"description_width": "initial"}
     most = annotation_hours(int(surface.n_fa[-1]), int(surface.n_wa[-1]))
     least = float(np.ceil(annotation_hours(int(surface.n_fa[0]))))
     there = int(surface.n_fa[-1] + surface.n_wa[-1]) if scans is None else scans
+    slider = widgets.FloatSlider
+    minutes_wa = {"min": 0.5, "max": 10, "step": 0.5, "description": "minutes a scan's slice labels"}
     controls = {
-        "hours": widgets.FloatSlider(
-            10.0, min=least, max=np.ceil(most), step=0.5, description="hours", style=style
-        ),
-        "minutes_fa": widgets.FloatSlider(
-            MINUTES_FA, min=15, max=90, step=5, description="minutes a mask", style=style
-        ),
-        "minutes_wa": widgets.FloatSlider(
-            sum(MINUTES_WA) / 2,
-            min=0.5,
-            max=10,
-            step=0.5,
-            description="minutes a scan's slice labels",
-            style=style,
-        ),
-        "scans": widgets.IntSlider(there, min=5, max=there, description="scans at hand", style=style),
+        "hours": slider(10.0, min=least, max=np.ceil(most), step=0.5, description="hours"),
+        "minutes_fa": slider(MINUTES_FA, min=15, max=90, step=5, description="minutes a mask"),
+        "minutes_wa": slider(sum(MINUTES_WA) / 2, **minutes_wa),
+        "scans": widgets.IntSlider(there, min=5, max=there, description="scans at hand"),
     }
     return panel(functools.partial(draw_plans, surface), controls)

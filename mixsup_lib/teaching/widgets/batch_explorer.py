@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mixsup_lib import paper
-from mixsup_lib.experiments.style import described, new_figure, styled
+from mixsup_lib.experiments.style import WHITE, described, new_figure, note, styled
 from mixsup_lib.files import DataError
 from mixsup_lib.teaching.figures.nb04 import KINDS
 from mixsup_lib.teaching.widgets.panel import panel
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from ipywidgets import VBox
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
 
 ROWS = ("image shows tumour", "pixel labels", "segmentation loss", "classification loss")
 GRANTED = {
@@ -45,15 +44,12 @@ def passes(counts: Mapping[str, int], pools: Mapping[str, int], batches: int = 1
 def batch_picture(k: int, m: int, n: int, *, pools: Mapping[str, int]) -> Figure:
     """A batch of k + m + n images as columns, how each is labelled, and the walks through the pools in 100 batches.
 
-    pools: number of slices by kind of image, in the order of `batch_plots.KINDS`.
+    pools: number of slices by kind of image, in the order of `nb04.KINDS`.
     """
     counts = dict(zip(KINDS, (k, m, n), strict=True))
-    walked = passes(counts, pools)
-    size = k + m + n
-    figure, axes = new_figure(1, 2, width=4.9, height=2.7)
-    figure.set_layout_engine("none")  # the constrained layout takes as long as all the rest
-    axes[0, 0].set_position((0.17, 0.08, 0.48, 0.8))
-    axes[0, 1].set_position((0.79, 0.2, 0.19, 0.68))
+    walked, size = passes(counts, pools), k + m + n
+    places = [(0.17, 0.08, 0.48, 0.8), (0.79, 0.2, 0.19, 0.68)]
+    figure, axes = new_figure(1, 2, width=4.9, height=2.7, places=places)
     _draw_batch(axes[0, 0], counts)
     _draw_passes(axes[0, 1], walked, pools)
     flipped = round(paper.FLIP_FRACTION * size)
@@ -74,16 +70,11 @@ def _draw_batch(axis: Axes, counts: Mapping[str, int]) -> None:
         if count == 0:
             continue
         columns = [(first + number + 0.05, 0.9) for number in range(count)]
-        axis.broken_barh(
-            columns,
-            (-0.9, 0.8),
-            facecolor=KINDS[kind]["color"],
-            edgecolor="black",
-            hatch=KINDS[kind]["hatch"],
-        )
-        for row, word in enumerate((f"{name} = {count}", *GRANTED[kind])):
-            box = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.9 if row == 0 else 0}
-            axis.text(first + count / 2, row - 0.5, word, ha="center", va="center", fontsize=8, bbox=box)
+        axis.broken_barh(columns, (-0.9, 0.8), edgecolor="black", **KINDS[kind])
+        style = {"ha": "center", "va": "center", "fontsize": 8}
+        axis.text(first + count / 2, -0.5, f"{name} = {count}", bbox=WHITE, **style)
+        for row, word in enumerate(GRANTED[kind]):
+            axis.text(first + count / 2, row + 0.5, word, **style)
         first += count
         axis.axvline(first, color="black", lw=0.8)
     axis.set_yticks([row + 0.5 for row in range(len(ROWS))], ROWS)
@@ -94,10 +85,8 @@ def _draw_batch(axis: Axes, counts: Mapping[str, int]) -> None:
 
 def _draw_passes(axis: Axes, walked: Mapping[str, float], pools: Mapping[str, int]) -> None:
     for place, (kind, times) in enumerate(walked.items()):
-        axis.barh(place, times, color=KINDS[kind]["color"], edgecolor="black", hatch=KINDS[kind]["hatch"])
-        axis.annotate(
-            f"{times:.1f}", (times, place), (3, 0), textcoords="offset points", va="center", fontsize=8
-        )
+        axis.barh(place, times, edgecolor="black", **KINDS[kind])
+        note(axis, f"{times:.1f}", (times, place), (3, 0), va="center", fontsize=8)
     names = [f"{kind.replace(' ', chr(10))}\n{pools[kind]} slices" for kind in walked]
     axis.set_yticks(range(len(walked)), names, fontsize=8)
     axis.invert_yaxis()
@@ -111,10 +100,9 @@ def batch_explorer(pools: Mapping[str, int]) -> VBox:
     import ipywidgets as widgets
 
     k, m, n = paper.BATCH["mixed"]
-    style = {"description_width": "initial"}
     controls = {
-        "k": widgets.IntSlider(k, min=1, max=8, description="k (positive annotated)", style=style),
-        "m": widgets.IntSlider(m, min=0, max=8, description="m (negative)", style=style),
-        "n": widgets.IntSlider(n, min=0, max=8, description="n (positive weak)", style=style),
+        "k": widgets.IntSlider(k, min=1, max=8, description="k (positive annotated)"),
+        "m": widgets.IntSlider(m, min=0, max=8, description="m (negative)"),
+        "n": widgets.IntSlider(n, min=0, max=8, description="n (positive weak)"),
     }
     return panel(partial(batch_picture, pools=pools), controls)

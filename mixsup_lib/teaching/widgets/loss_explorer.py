@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixsup_lib.experiments.style import COLORS, described, new_figure, styled
+from mixsup_lib.experiments.style import COLORS, described, new_figure, note, styled
 from mixsup_lib.paper import SEGMENTATION_SHARE, TARGET_WEIGHTS
+from mixsup_lib.teaching.figures.panels import patches, share_bar
 from mixsup_lib.teaching.widgets.panel import panel
 
 if TYPE_CHECKING:
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
 KINDS = {
-    "healthy pixels": COLORS["patients"],
-    "tumour pixels": COLORS["truth"],
-    "image labels": COLORS["mixed"],
+    "healthy pixels": {"facecolor": COLORS["patients"], "hatch": ""},
+    "tumour pixels": {"facecolor": COLORS["truth"], "hatch": ".."},
+    "image labels": {"facecolor": COLORS["mixed"], "hatch": "//"},
 }
+_LEGEND = {"fontsize": 8, "ncols": 3, "columnspacing": 0.8, "handletextpad": 0.4}
 
 
 def relative_weights(t0: float, t1: float, share: float) -> tuple[float, float]:
@@ -54,10 +55,8 @@ def loss_picture(t0: float, t1: float, tumor_percent: float, a: float) -> Figure
     weights = relative_weights(t0, t1, share)
     best = 100 * t1 / (t0 + t1)
     rows = {"target\nweights": pulls(t0, t1, a), "no\nweights": pulls(1 - share, share, a)}
-    figure, axes = new_figure(1, 3, width=3.3, height=3.0)
-    figure.set_layout_engine("none")  # the constrained layout takes as long as all the rest
-    for axis, left in zip(axes[0], (0.068, 0.385, 0.735), strict=True):
-        axis.set_position((left, 0.31, 0.24, 0.59))
+    places = [(left, 0.31, 0.24, 0.59) for left in (0.068, 0.385, 0.735)]
+    figure, axes = new_figure(1, 3, width=3.3, height=3.0, places=places)
     _draw_weights(axes[0, 0], weights)
     q = np.linspace(0.001, 0.999, 400)
     for (healthy, tumor), style in (
@@ -67,9 +66,12 @@ def loss_picture(t0: float, t1: float, tumor_percent: float, a: float) -> Figure
         lowest = tumor / (healthy + tumor)
         axes[0, 1].plot(100 * q, constant_answer_loss(q, healthy, tumor), lw=1.6, **style)
         axes[0, 1].plot(100 * lowest, constant_answer_loss(lowest, healthy, tumor), "o", color=style["color"])
-    axes[0, 1].set(xlabel="tumour probability in every pixel (%)", ylabel="segmentation loss (nats)")
+    axes[0, 1].set(
+        title="loss of a constant answer",
+        xlabel="tumour probability in every pixel (%)",
+        ylabel="segmentation loss (nats)",
+    )
     axes[0, 1].set(xticks=(0, 25, 50, 75, 100), yticks=(0, 0.5, 1, 1.5), ylim=(0, 1.6))
-    axes[0, 1].set_title("loss of a constant answer")
     axes[0, 1].legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), **_LEGEND)
     _draw_pulls(axes[0, 2], rows)
     (pull, plain) = (100 * row for row in rows.values())
@@ -83,47 +85,36 @@ def loss_picture(t0: float, t1: float, tumor_percent: float, a: float) -> Figure
     )
 
 
-_LEGEND = {"fontsize": 8, "ncols": 3, "columnspacing": 0.8, "handletextpad": 0.4}
-
-
 def _draw_weights(axis: Axes, weights: tuple[float, float]) -> None:
     from matplotlib.ticker import NullLocator
 
-    names = list(KINDS)[:2]
-    heights = np.array(weights) - 1  # bars start at 1, the weight of every pixel in an unweighted mean
     axis.set(yscale="log", ylim=(0.03, 2000), xlim=(-0.6, 1.6))
-    axis.bar(range(2), heights, bottom=1, width=0.6, color=[KINDS[name] for name in names], edgecolor="black")
-    for x, weight in enumerate(weights):
-        above = {"xytext": (0, 4), "va": "bottom"} if weight > 1 else {"xytext": (0, -4), "va": "top"}
+    for x, (weight, (name, style)) in enumerate(zip(weights, KINDS.items(), strict=False)):
+        bar = {
+            "bottom": 1,
+            "width": 0.6,
+            "edgecolor": "black",
+        }  # from 1, a pixel's weight in an unweighted mean
+        axis.bar(name, weight - 1, facecolor=style["facecolor"], **bar)
+        side, align = (4, "bottom") if weight > 1 else (-4, "top")
         text = f"{weight:.2f}" if weight < 10 else f"{weight:.0f}"
-        axis.annotate(f"x {text}", (x, weight), textcoords="offset points", ha="center", fontsize=9, **above)
+        note(axis, f"x {text}", (x, weight), (0, side), va=align, ha="center", fontsize=9)
     axis.axhline(1, color="black", lw=0.8)
-    axis.set_xticks(range(2), names)
     axis.set_yticks([0.1, 1, 10, 100, 1000], ["0.1", "1", "10", "100", "1000"])
     axis.yaxis.set_minor_locator(NullLocator())
-    axis.set(ylabel="weight (plain mean: 1)")
-    axis.set_title("weight of one pixel")
+    axis.set(title="weight of one pixel", ylabel="weight (plain mean: 1)")
 
 
 def _draw_pulls(axis: Axes, rows: dict[str, np.ndarray]) -> None:
-    left = np.zeros(len(rows))
-    hatches = ("", "..", "//")
-    for (kind, color), hatch, values in zip(
-        KINDS.items(), hatches, 100 * np.stack([*rows.values()]).T, strict=True
-    ):
-        axis.barh(list(rows), values, left=left, color=color, edgecolor="black", hatch=hatch, label=kind)
-        for y, (value, start) in enumerate(zip(values, left, strict=True)):
-            if value > 9:
-                box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-                axis.text(
-                    start + value / 2, y, f"{value:.0f}", ha="center", va="center", fontsize=9, bbox=box
-                )
-        left = left + values
+    for y, values in enumerate(rows.values()):
+        parts = zip(100 * values, KINDS.values(), strict=True)
+        share_bar(axis, y, parts, least=9, number="{:.0f}".format)
+    axis.set_yticks(range(len(rows)), list(rows))
     axis.invert_yaxis()
     axis.set(xlabel="share of the gradient at the start (%)", xlim=(0, 100), xticks=(0, 25, 50, 75, 100))
     axis.set_title("who pulls on the scores")
     axis.grid(False)
-    axis.legend(loc="upper right", bbox_to_anchor=(1.06, -0.24), **_LEGEND)
+    axis.legend(handles=patches(KINDS), loc="upper right", bbox_to_anchor=(1.06, -0.24), **_LEGEND)
 
 
 def loss_explorer(tumor_percent: float = 1.6) -> VBox:
@@ -131,13 +122,13 @@ def loss_explorer(tumor_percent: float = 1.6) -> VBox:
     import ipywidgets as widgets
 
     t0, t1 = TARGET_WEIGHTS["binary"]
-    step = {"min": 0.05, "max": 1.0, "step": 0.05}
+    step, percent = {"min": 0.05, "max": 1.0, "step": 0.05}, {"min": -1, "max": 1.5, "step": 0.05}
     controls = {
         "t0": widgets.FloatSlider(t0, description="t0 (healthy)", **step),
         "t1": widgets.FloatSlider(t1, description="t1 (tumour)", **step),
         "tumor_percent": widgets.FloatLogSlider(
-            tumor_percent, min=-1, max=1.5, step=0.05, description="tumour (%)", readout_format=".2g"
+            tumor_percent, description="tumour (%)", readout_format=".2g", **percent
         ),
-        "a": widgets.FloatSlider(SEGMENTATION_SHARE["binary"], min=0, max=1, step=0.05, description="a"),
+        "a": widgets.FloatSlider(SEGMENTATION_SHARE["binary"], **step | {"min": 0}, description="a"),
     }
     return panel(loss_picture, controls)

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
-from mixsup_lib.experiments.style import alt_text, as_quick_png
-from mixsup_lib.files import MixsupError
+from mixsup_lib.experiments.style import alt_text, as_png, html_caption
+from mixsup_lib.files import MixsupError, SettingError, nearest
 
 if TYPE_CHECKING:
     from ipywidgets import ValueWidget, VBox
     from matplotlib.figure import Figure
 
 
-DPI = 80
-
-
 def panel(draw: Callable[..., Figure], controls: Mapping[str, ValueWidget]) -> VBox:
     """Controls in a row above the figure `draw(**values)`, redrawn whenever one of them changes.
 
     `controls`: name of an argument of `draw` -> widget, which carries its own description. `draw` returns a described
-    figure (`plot_style.described`); a MixsupError that it raises is shown as its sentence.
+    figure (`style.described`); a MixsupError that it raises is shown as its sentence.
     """
     import ipywidgets as widgets
 
@@ -35,6 +32,7 @@ def panel(draw: Callable[..., Figure], controls: Mapping[str, ValueWidget]) -> V
             picture.value = f'<p role="alert">{html.escape(str(error))}</p>'
 
     for control in controls.values():
+        control.style.description_width = "initial"
         control.observe(redraw, names="value")
     redraw()
     row = widgets.HBox(list(controls.values()), layout=widgets.Layout(flex_flow="row wrap"))
@@ -42,7 +40,16 @@ def panel(draw: Callable[..., Figure], controls: Mapping[str, ValueWidget]) -> V
 
 
 def as_html(figure: Figure) -> str:
-    """The figure as an image with alternative text, and the same text below for everyone."""
-    words = html.escape(alt_text(figure), quote=True)
-    image = base64.b64encode(as_quick_png(figure, dpi=DPI)).decode("ascii")
-    return f'<img src="data:image/png;base64,{image}" alt="{words}" style="max-width: 100%"><p>{words}</p>'
+    """The figure as an image with alternative text, and the same text as caption below for everyone."""
+    image = base64.b64encode(as_png(figure, dpi=80, quick=True)).decode("ascii")
+    source = f'src="data:image/png;base64,{image}"'
+    return (
+        f'<img {source} alt="{html.escape(alt_text(figure))}" style="max-width: 100%">{html_caption(figure)}'
+    )
+
+
+def known(name: str, names: Collection[str], what: str) -> str:
+    """The name, if it is one of `names`; a SettingError with the nearest of them otherwise."""
+    if name not in names:
+        raise SettingError(f"unknown {what} {name!r}; known are {', '.join(names)}.{nearest(name, names)}")
+    return name

@@ -13,22 +13,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from mixsup_lib.experiments.pictures import contour_slice
+from mixsup_lib.experiments.pictures import example_panel, loss_curve, say_if_empty
 from mixsup_lib.experiments.runs import collect, read_examples, read_history
 from mixsup_lib.experiments.style import COLORS, MARKERS, described, new_figure, styled
 from mixsup_lib.experiments.tables import region_name
-from mixsup_lib.files import DataError, SettingError, nearest
-from mixsup_lib.teaching.widgets.panel import panel
+from mixsup_lib.files import DataError
+from mixsup_lib.teaching.widgets.panel import known, panel
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
     from matplotlib.figure import Figure
 
-
-VIEWS = ("learning curves", "patients", "slices, worst first")
+VIEWS = ("learning curves", "patients", "slices")
 SMOOTH = 5
 """Rows of a recorded history in each mean of a curve; recorded runs keep one row for five iterations."""
-
 
 _PARTNERS = ("cohort", "preset", "task", "n_fa", "n_wa", "fold", "seed")
 
@@ -37,7 +35,7 @@ class Runs:
     """The finished runs below one folder, or several; what a run recorded is read once.
 
     Attributes:
-        table: what `run_records.collect` returns; `runs`: one row of it for each run.
+        table: what `runs.collect` returns; `runs`: one row of it for each run.
         folders: name of a run, for example "5 FA, fold 1, mixed, seed 0" -> its folder.
         regions: regions that were scored.
     """
@@ -90,18 +88,12 @@ def draw_runs(runs: Runs, *, first: str, second: str, view: str = "patients", re
 
     Raises SettingError for an unknown name, DataError where the two runs cannot be compared.
     """
-    for name, known, what in (
-        (first, runs.folders, "run"),
-        (second, runs.folders, "run"),
-        (view, VIEWS, "view"),
-        (region or runs.regions[0], runs.regions, "region"),
-    ):
-        if name not in known:
-            raise SettingError(
-                f"unknown {what} {name!r}; known are {', '.join(known)}.{nearest(name, known)}"
-            )
-    draw = {"learning curves": _curves, "patients": _patients, VIEWS[2]: _slices}[view]
-    return draw(runs, first, second, region or runs.regions[0])
+    known(first, runs.folders, "run")
+    known(second, runs.folders, "run")
+    region = known(region or runs.regions[0], runs.regions, "region")
+    return dict(zip(VIEWS, (_curves, _patients, _slices), strict=True))[known(view, VIEWS, "view")](
+        runs, first, second, region
+    )
 
 
 def run_explorer(runs: Runs) -> VBox:
@@ -127,26 +119,19 @@ def _curves(runs: Runs, first: str, second: str, region: str) -> Figure:
     """Losses against the iteration; the first run thin and solid, the second dashed."""
     from matplotlib.ticker import LogLocator, NullLocator
 
-    figure, axes = new_figure(1, 2, width=4.2, height=3.4)
-    _place(figure, axes, bottom=0.27)
+    figure, axes = new_figure(1, 2, width=4.2, height=3.4, places=_places(bottom=0.27))
     words = []
     for name, style in zip((first, second), ({"ls": "-", "lw": 1.1}, {"ls": "--", "lw": 1.7}), strict=True):
-        history = runs.history(name)
-        for axis, column in zip(axes[0], ("segmentation_loss", "classification_loss"), strict=True):
-            values = history[column].rolling(SMOOTH, min_periods=1).mean()
-            if (values > 0).any():
-                axis.plot(history["iteration"], values, color=COLORS[runs.arm(name)], label=name, **style)
-            axis.set(xlabel="iteration", ylabel=f"{column.replace('_', ' ')} (nats)", yscale="log")
-            axis.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), minor_locator=NullLocator())
-            axis.yaxis.set_major_formatter("{x:g}")  # a typeset power of ten takes as long as all the rest
+        history, style = runs.history(name), style | {"color": COLORS[runs.arm(name)], "label": name}
+        loss_curve(axes[0, 0], history, "segmentation_loss", SMOOTH, **style)
+        loss_curve(axes[0, 1], history, "classification_loss", SMOOTH, **style)
         last = history[["segmentation_loss", "classification_loss"]].tail(SMOOTH).mean()
-        words.append(
-            f"{name}: segmentation {last.iloc[0]:.3g}"
-            + (f", classification {last.iloc[1]:.3g}" * bool(last.iloc[1]))
-        )
-    if not axes[0, 1].lines:
-        axes[0, 1].set_axis_off()
-        axes[0, 1].text(0.5, 0.5, "no classification branch", transform=axes[0, 1].transAxes, ha="center")
+        classified = f", classification {last.iloc[1]:.3g}" if last.iloc[1] else ""
+        words.append(f"{name}: segmentation {last.iloc[0]:.3g}{classified}")
+    for axis in axes[0]:
+        say_if_empty(axis)
+        axis.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), minor_locator=NullLocator())
+        axis.yaxis.set_major_formatter("{x:g}")  # a typeset power of ten takes as long as all the rest
     axes[0, 0].legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.2), ncols=2)
     return described(figure, f"Losses at the end of training. {'; '.join(words)}.")
 
@@ -154,30 +139,22 @@ def _curves(runs: Runs, first: str, second: str, region: str) -> Figure:
 @styled
 def _patients(runs: Runs, first: str, second: str, region: str) -> Figure:
     """Dice of each patient under both runs, ordered by the first; and the differences, ordered."""
-    dice = pd.DataFrame(
-        {"first": runs.patients(first, region), "second": runs.patients(second, region)}
-    ).dropna()
+    both = {"first": runs.patients(first, region), "second": runs.patients(second, region)}
+    dice = pd.DataFrame(both).dropna().sort_values("first")
     if dice.empty:
         raise DataError(
             f"{first} and {second} tested no patient in common, so there is no difference within a patient; "
             "choose two runs of one fold."
         )
-    dice = dice.sort_values("first")
-    figure, axes = new_figure(1, 2, width=4.2, height=3.8)
-    _place(figure, axes, bottom=0.24)
+    figure, axes = new_figure(1, 2, width=4.2, height=3.8, places=_places(bottom=0.24))
     x = np.arange(len(dice))
     axes[0, 0].vlines(x, dice["first"], dice["second"], color=COLORS["patients"], lw=1)
-    for name, column, face in ((first, "first", "none"), (second, "second", None)):
-        style = {
-            "marker": MARKERS[runs.arm(name)],
-            "s": 26,
-            "zorder": 3,
-            "edgecolors": COLORS[runs.arm(name)],
-        }
-        axes[0, 0].scatter(x, dice[column], facecolors=face or COLORS[runs.arm(name)], label=name, **style)
-    axes[0, 0].set(
-        xlabel="patients, by Dice of the first run", ylabel=f"Dice, {region_name(region)} (%)", ylim=(-3, 103)
-    )
+    for name, column in ((first, "first"), (second, "second")):
+        color = COLORS[runs.arm(name)]
+        style = {"marker": MARKERS[runs.arm(name)], "s": 26, "zorder": 3, "edgecolors": color, "label": name}
+        axes[0, 0].scatter(x, dice[column], facecolors="none" if column == "first" else color, **style)
+    axes[0, 0].set(xlabel="patients, by Dice of the first run", ylim=(-3, 103))
+    axes[0, 0].set_ylabel(f"Dice, {region_name(region)} (%)")
     axes[0, 0].legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.17), ncols=2)
     gains = np.sort(dice["second"] - dice["first"])
     axes[0, 1].bar(x, gains, color=COLORS["patients"], edgecolor="black", linewidth=0.5)
@@ -190,38 +167,15 @@ def _patients(runs: Runs, first: str, second: str, region: str) -> Figure:
     return described(figure, words)
 
 
-@styled
 def _slices(runs: Runs, first: str, second: str, region: str) -> Figure:
-    """The slices that each run kept of its worst, its median and its best test patient."""
-    kept = [runs.examples(name) for name in (first, second)]
-    columns = max(len(examples["z"]) for examples in kept)
-    height, width = max(examples["image"].shape[1:] for examples in kept)
-    figure, axes = new_figure(2, columns, width=2.3, height=2.3 * height / width + 0.5)
-    figure.set_layout_engine("none")
-    words = []
-    for row, (name, examples) in enumerate(zip((first, second), kept, strict=True)):
-        dice, shown = runs.patients(name, region), []
-        for column, axis in enumerate(axes[row]):
-            axis.set_position(((column + 0.04) / columns, 0.52 - 0.5 * row, 0.92 / columns, 0.38))
-            axis.set_axis_off()
-            if column >= len(examples["z"]):
-                continue
-            i = len(examples["z"]) - 1 - column  # kept from best to worst
-            patient, z = str(examples["patient"][i]), int(examples["z"][i])
-            masks = (examples[key][i] for key in ("image", "truth", "prediction"))
-            contour_slice(axis, *masks, supervision=runs.arm(name))
-            label = f"{patient}, slice {z}, Dice {dice.get(patient, np.nan):.0f}"
-            axis.set_title(label.replace(", ", "\n", 1), fontsize=8, y=1.01)
-            shown.append(label)
-        figure.text(0.01, 0.995 - 0.5 * row, name, va="top", weight="bold", fontsize=9)
-        words.append(f"{name}: {'; '.join(shown)}")
-    kinds = " Ground truth solid, prediction dashed; from worst to best."
-    return described(figure, f"Slices of three test patients of each run. {'. '.join(words)}.{kinds}")
+    """The slices that each run kept of its best, its median and its worst test patient."""
+    names = dict.fromkeys((first, second))
+    dice = {
+        (name, patient): score for name in names for patient, score in runs.patients(name, region).items()
+    }
+    examples = {name: runs.examples(name) for name in names}
+    return example_panel(examples, dice, arms={name: runs.arm(name) for name in names})
 
 
-def _place(figure: Figure, axes: np.ndarray, *, bottom: float) -> None:
-    """Fixed places for two axes and their titles: finding places would take longer than the drawing."""
-    figure.set_layout_engine("none")
-    for axis, left in zip(axes[0], (0.09, 0.59), strict=True):
-        axis.set_position((left, bottom, 0.39, 0.9 - bottom))
-        axis.set_title("", y=1.0)
+def _places(*, bottom: float) -> list[tuple[float, float, float, float]]:
+    return [(left, bottom, 0.39, 0.9 - bottom) for left in (0.09, 0.59)]

@@ -13,20 +13,19 @@ import numpy as np
 
 from mixsup_lib.cohort import Case
 from mixsup_lib.evaluation import dice, region_mask, task_regions
-from mixsup_lib.experiments.pictures import contour_slice
+from mixsup_lib.experiments.pictures import DASHED, contour_slice
 from mixsup_lib.experiments.style import COLORS, ON_IMAGE, described, new_figure, styled
 from mixsup_lib.experiments.tables import region_name
-from mixsup_lib.files import DataError, SettingError, nearest
+from mixsup_lib.files import DataError, SettingError
 from mixsup_lib.paper import INTENSITY_CONSTANT
 from mixsup_lib.slices import foreground_mask
-from mixsup_lib.teaching.figures.nb01 import head_box
-from mixsup_lib.teaching.widgets.panel import panel
+from mixsup_lib.teaching.figures.panels import head_box
+from mixsup_lib.teaching.widgets.panel import known, panel
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
 
 NONE = "none"
 WINDOW = (0, 200)
@@ -39,7 +38,7 @@ class Scans:
     Attributes:
         cases: patient -> `Case`; `labels` None: no mask, as of a weakly annotated patient.
         predictions: name ("standard", "mixed") -> patient -> label volume (X, Y, Z) on the case's own grid, as
-            `segmentation.label_volume` returns it. A patient may be missing.
+            `evaluation.label_volume` returns it. A patient may be missing.
         regions: what can be outlined: the task's own region, or all three for "multiclass".
     """
 
@@ -56,7 +55,7 @@ class Scans:
         if not self.cases:
             raise DataError("there is no patient to look at; give at least one case.")
         for name, volumes in self.predictions.items():
-            _known(name, ON_IMAGE, "prediction")
+            known(name, ON_IMAGE, "prediction")
             for patient, volume in volumes.items():
                 expected = self.cases[patient].images.shape[1:] if patient in self.cases else volume.shape
                 if volume.shape != expected:
@@ -81,9 +80,7 @@ class Scans:
         """Ranges along x and y with the head, the mask and the predictions, and a little around them."""
         case = self.cases[patient]
         volumes = [case.images[0], case.labels, *(named.get(patient) for named in self.predictions.values())]
-        seen = np.any(
-            [(volume != 0).any(axis=2) for volume in volumes if volume is not None], axis=0
-        )  # (X, Y)
+        seen = np.any([(part != 0).any(axis=2) for part in volumes if part is not None], axis=0)  # (X, Y)
         return head_box(seen[..., None], margin=2)
 
     def _grey_scale(self, patient: str, sequence: str) -> float:
@@ -124,14 +121,13 @@ def draw_slice(
 
     Raises SettingError for an unknown name, a slice outside the scan and an empty window.
     """
-    case = scans.cases[_known(patient, scans.cases, "patient")]
-    _known(sequence, case.sequences, "sequence")
-    _known(region, (*scans.regions, NONE), "region")
-    _known(prediction, (*scans.predictions, NONE), "prediction")
-    if not 0 <= z < scans.n_slices(patient):
-        raise SettingError(
-            f"{patient} has the slices 0 to {scans.n_slices(patient) - 1}, but {z} is asked for."
-        )
+    case = scans.cases[known(patient, scans.cases, "patient")]
+    known(sequence, case.sequences, "sequence")
+    known(region, (*scans.regions, NONE), "region")
+    known(prediction, (*scans.predictions, NONE), "prediction")
+    last = scans.n_slices(patient) - 1
+    if not 0 <= z <= last:
+        raise SettingError(f"{patient} has the slices 0 to {last}, but {z} is asked for.")
     if window[0] >= window[1]:
         raise SettingError(
             f"the window {window[0]} to {window[1]} is empty; its end must lie above its start."
@@ -141,25 +137,22 @@ def draw_slice(
         outlines[prediction] = scans.mask(patient, region, prediction)
     found = {name: mask for name, mask in outlines.items() if mask is not None}
     place = (*scans.box(patient), z)
-    image = case.images[case.sequences.index(sequence)][place].T * scans.grey_scale(
-        patient, sequence
-    )  # (H, W)
+    image = case.images[case.sequences.index(sequence)][place].T  # (H, W)
     shown = {name: mask[place].T for name, mask in found.items()}  # (H, W) each
-    figure, axes = new_figure(1, 2, width=3.9, height=4.2)
-    figure.set_layout_engine("none")  # the constrained layout takes as long as all the rest
-    for axis, left, width in zip(axes[0], (0.01, 0.56), (0.46, 0.42), strict=True):
-        axis.set_position((left, 0.12, width, 0.75))
+    places = [(left, 0.12, width, 0.75) for left, width in ((0.01, 0.46), (0.56, 0.42))]
+    figure, axes = new_figure(1, 2, width=3.9, height=4.2, places=places)
+    picture, profile = axes[0]
     arm = {} if prediction == NONE else {"supervision": prediction}
-    contour_slice(axes[0, 0], image, shown.get("truth"), shown.get(prediction), **arm)
-    axes[0, 0].images[0].set_clim(*window)
-    for x, letter in ((0.03, "R"), (0.97, "L")):
-        axes[0, 0].text(
-            x, 0.5, letter, transform=axes[0, 0].transAxes, ha="center", color="white", weight="bold"
-        )
-    axes[0, 0].set_title(f"{patient}\n{sequence}, slice {z}")
-    _profile(axes[0, 1], case, z, region, found)
-    words = f"{patient}, {sequence}, slice {z} of 0 to {scans.n_slices(patient) - 1}, grey values {window[0]:g} to "
-    words += f"{window[1]:g} % of the median. {_findings(case, region, outlines, shown)}"
+    scaled = image * scans.grey_scale(patient, sequence)
+    contour_slice(picture, scaled, shown.get("truth"), shown.get(prediction), **arm)
+    picture.images[0].set_clim(*window)
+    style = {"transform": picture.transAxes, "ha": "center", "color": "white", "weight": "bold"}
+    picture.text(0.03, 0.5, "R", **style)
+    picture.text(0.97, 0.5, "L", **style)
+    picture.set_title(f"{patient}\n{sequence}, slice {z}")
+    _profile(profile, case, z, region, found)
+    words = f"{patient}, {sequence}, slice {z} of 0 to {last}, grey values {window[0]:g} to {window[1]:g} % of the "
+    words += f"median. {_findings(case, region, outlines, shown)}"
     return described(figure, words)
 
 
@@ -173,14 +166,12 @@ def slice_explorer(scans: Scans) -> VBox:
     first = next(iter(scans.cases))
     sequences = list(scans.cases[first].sequences)
     slider = widgets.IntSlider(scans.fullest_slice(first), 0, scans.n_slices(first) - 1, description="slice")
-    choose = widgets.Dropdown
+    choose, regions = widgets.Dropdown, [(region_name(name), name) for name in (*scans.regions, NONE)]
     controls = {
         "patient": choose(options=list(scans.cases), value=first, description="patient"),
         "sequence": choose(options=sequences, value=sequences[0], description="sequence"),
         "z": slider,
-        "region": choose(
-            options=[(region_name(name), name) for name in (*scans.regions, NONE)], description="outline"
-        ),
+        "region": choose(options=regions, description="outline"),
         "window": widgets.IntRangeSlider(value=WINDOW, min=0, max=500, step=10, description="window (%)"),
     }
     if scans.predictions:
@@ -204,7 +195,7 @@ def _profile(axis: Axes, case: Case, z: int, region: str, masks: Mapping[str, np
         if name == "truth":
             axis.fill_between(range(len(area)), area, color=COLORS["truth"], ec="black", label="ground truth")
         else:
-            style = {"color": COLORS[name], "ls": (0, (4, 1.5)), "lw": 1.8}
+            style = {"color": COLORS[name], "ls": DASHED, "lw": 1.8}
             axis.plot(area, label=f"prediction, {name}", **style)
     axis.axvline(z, color="black", lw=1, label="slice shown")
     axis.set(xlim=(-0.5, case.images.shape[3] - 0.5), xlabel="slice z (0 is the lowest)")
@@ -235,14 +226,6 @@ def _findings(case: Case, region: str, asked: Mapping[str, object], shown: Mappi
 
 def _pixel(case: Case) -> tuple[float, str]:
     """Size of a pixel and its unit."""
-    return (
-        (1, "pixels")
-        if case.voxel_size_mm is None
-        else (case.voxel_size_mm[0] * case.voxel_size_mm[1] / 100, "cm²")
-    )
-
-
-def _known(name: str, known, what: str) -> str:
-    if name not in known:
-        raise SettingError(f"unknown {what} {name!r}; known are {', '.join(known)}.{nearest(name, known)}")
-    return name
+    if case.voxel_size_mm is None:
+        return 1, "pixels"
+    return case.voxel_size_mm[0] * case.voxel_size_mm[1] / 100, "cm²"
