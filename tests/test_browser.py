@@ -26,7 +26,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 BOOKS = sorted(
     path
     for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")
-    if "mixsup_lib.widgets" in path.read_text(encoding="utf-8") or path.stem == "00_setup"
+    if "mixsup_lib.teaching.widgets" in path.read_text(encoding="utf-8") or path.stem == "00_setup"
 )
 RUN_SECONDS = 180
 FAILURE = '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"]'

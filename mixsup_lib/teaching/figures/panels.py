@@ -49,14 +49,14 @@ def class_legend(figure: Figure) -> None:
 
 
 def patches(kinds: Mapping[str, Mapping]) -> list[Patch]:
-    """Handles of a legend: label -> face colour and hatch."""
+    """Handles of a legend: label -> face colour and hatch; edges are black."""
     from matplotlib.patches import Patch
 
-    return [Patch(edgecolor="black", label=label, **style) for label, style in kinds.items()]
+    return [Patch(label=label, **{"edgecolor": "black", **style}) for label, style in kinds.items()]
 
 
 def rectangle(axis: Axes, left: float, bottom: float, width: float, height: float, **style) -> None:
-    """Draw a rectangle."""
+    """A rectangle in the axis's units; `style` is that of matplotlib's patches."""
     from matplotlib.patches import Rectangle
 
     axis.add_patch(Rectangle((left, bottom), width, height, **style))

@@ -60,9 +60,9 @@ class Runs:
         self.examples = functools.cache(lambda name: read_examples(self.folders[name]))
 
     def patients(self, name: str, region: str) -> pd.Series:
-        """Dice (%) of the run's test patients who have the region."""
+        """Dice (%) of the run's test patients, NaN for those without the region."""
         of_run = (self.table["folder"] == self.folders[name]) & (self.table["region"] == region)
-        return self.table[of_run].set_index("patient")["dice"].dropna()
+        return self.table[of_run].set_index("patient")["dice"]
 
     def arm(self, name: str) -> str:
         """Supervision of the run."""
@@ -73,9 +73,8 @@ class Runs:
         here = self._row(name)
         for other in self.folders:
             there = self._row(other)
-            if here["supervision"] != there["supervision"] and all(
-                here[key] == there[key] for key in _PARTNERS
-            ):
+            other_arm = here["supervision"] != there["supervision"]
+            if other_arm and all(here[key] == there[key] for key in _PARTNERS):
                 return other
         return name
 
@@ -91,9 +90,8 @@ def draw_runs(runs: Runs, *, first: str, second: str, view: str = "patients", re
     known(first, runs.folders, "run")
     known(second, runs.folders, "run")
     region = known(region or runs.regions[0], runs.regions, "region")
-    return dict(zip(VIEWS, (_curves, _patients, _slices), strict=True))[known(view, VIEWS, "view")](
-        runs, first, second, region
-    )
+    draw = dict(zip(VIEWS, (_curves, _patients, _slices), strict=True))[known(view, VIEWS, "view")]
+    return draw(runs, first, second, region)
 
 
 def run_explorer(runs: Runs) -> VBox:
@@ -170,9 +168,7 @@ def _patients(runs: Runs, first: str, second: str, region: str) -> Figure:
 def _slices(runs: Runs, first: str, second: str, region: str) -> Figure:
     """The slices that each run kept of its best, its median and its worst test patient."""
     names = dict.fromkeys((first, second))
-    dice = {
-        (name, patient): score for name in names for patient, score in runs.patients(name, region).items()
-    }
+    dice = {(name, who): score for name in names for who, score in runs.patients(name, region).items()}
     examples = {name: runs.examples(name) for name in names}
     return example_panel(examples, dice, arms={name: runs.arm(name) for name in names})
 
