@@ -730,12 +730,6 @@ def test_squares_on_the_image_are_as_large_as_what_they_mark():
 POOLED = (1, 4, 16, 64)
 
 
-def test_the_area_under_the_roc_curve():
-    assert nb02.roc_area(torch.tensor([0.0, 1.0]), torch.tensor([2.0, 3.0])) == 1
-    assert nb02.roc_area(torch.tensor([0.0, 1.0, 2.0, 3.0]), torch.tensor([1.5])) == 0.5
-    assert nb02.roc_area(torch.tensor([2.0]), torch.tensor([1.0])) == 0
-
-
 def test_the_mean_wins_for_weak_and_spread_evidence_the_maximum_for_strong_and_narrow():
     weak, strong = nb02.pooled_separation(POOLED, 0.5), nb02.pooled_separation(POOLED, 3.0)
     assert weak["mean"][2] > weak["max"][2] + 0.1 and strong["max"][0] > strong["mean"][0] + 0.1

@@ -60,7 +60,9 @@ def contour_slice(
         if mask is not None and np.any(mask):
             outline(axis, np.asarray(mask) != 0, color, line).set_path_effects(halo())
     height, width = image.shape
-    axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])  # ticks would take time
+    axis.set(
+        xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[]
+    )  # ticks would take time
     axis.set_axis_off()
 
 
