@@ -22,7 +22,7 @@ from mixsup_lib.experiments.runs import (
     split_of,
 )
 from mixsup_lib.files import DataError, SettingError
-from mixsup_lib.training import choose_device, choose_precision
+from mixsup_lib.training import set_up
 
 TOLERANCE = 5.0
 """Dice points by which the mean of a region may move where the machine, the precision or a version differs.
@@ -70,9 +70,9 @@ def rerun(
     changes["stores"] = config.stores if config.stores.exists() else place / "stores"
     changes["device"] = "cpu" if record["device"] == "cpu" else "auto"
     used = record.get("precision", config.precision)
-    if choose_precision(config.precision, choose_device(changes["device"])) != used:
-        changes["precision"] = used
     config = make_config(**{**config.settings(), **changes})
+    if set_up(config)[1] != used:
+        config = make_config(**{**config.settings(), "precision": used})
     if not config.cohort.exists():
         raise DataError(
             f"{config.cohort}: the cohort of {folder} is not there; name its folder with --cohort."
