@@ -10,8 +10,7 @@
 #   make site              the executed notebooks and guides as pages that open from disk: build/site/index.html
 #   make grid SCENARIO=smoke   the runs of a file in scenarios/ that have not finished, several at a time, and their table;
 #                          DRY=1 only shows the plan, make grid-status SCENARIO=smoke how far it is; docs/grid.md says more
-#   make soak              the long trials of docs/reliability.md: kills at random moments, damaged files, 30 minutes of grid
-#   make fuzz              2 000 damaged files of every kind through the library; docs/reliability.md says more
+#   make soak              prepare, training and a grid, killed at random moments and continued to the same bytes
 #   make audit             known faults of the installed packages
 #   make workshop-bundle   one archive for a room without internet: repository, packages, phantom, runs, site
 #
@@ -40,7 +39,7 @@ WORKFLOW_STAMP := $(VENV)/.workflow-tools
 AUDIT_PIN := $(shell sed -n 's/^audit = \["\(.*\)"\]/\1/p' pyproject.toml)
 WORKFLOW_PINS := $(shell sed -n 's/^workflow = \[\(.*\)\]/\1/p' pyproject.toml | tr -d ,)
 
-.PHONY: run test bench soak lab notebooks site grid grid-status slurm-trial workshop-bundle fuzz audit
+.PHONY: run test bench soak lab notebooks site grid grid-status slurm-trial workshop-bundle audit
 .DEFAULT_GOAL := run
 
 run: $(STAMP)
@@ -49,11 +48,8 @@ run: $(STAMP)
 test: $(STAMP) $(if $(CI),$(SITE_STAMP) $(WORKFLOW_STAMP))
 	@$(BIN)/python -m pytest tests --durations=5
 
-# The kernels and Snakemake of one trial must not count in another: one after the other.
 soak: $(STAMP) $(WORKFLOW_STAMP)
-	@$(BIN)/python workflow/kill_trial.py
-	@$(BIN)/python workflow/fuzz.py --count 2000
-	@$(BIN)/python workflow/long_run.py --minutes 30
+	@$(BIN)/python workflow/soak.py
 
 bench: $(STAMP)
 	@$(BIN)/python workflow/run_bench.py $(if $(ROWS),--rows $(ROWS)) $(if $(RECORD),--record)
@@ -83,11 +79,6 @@ grid-status: $(STAMP)
 
 slurm-trial: $(STAMP) $(WORKFLOW_STAMP)
 	@$(BIN)/python workflow/try_slurm.py
-
-# COUNT=2000 SEED=0; a defect is kept in build/fuzz and shown again by: make fuzz SEED=0 CASE=17
-FUZZ = $(BIN)/python workflow/fuzz.py $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))
-fuzz: $(STAMP)
-	@$(FUZZ)
 
 # Known faults of the installed packages; asks PyPI for them, from an environment of its own.
 audit: $(STAMP)
