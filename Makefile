@@ -88,7 +88,7 @@ audit: $(STAMP)
 	@$(VENV)/audit/bin/pip-audit --strict --disable-pip --no-deps --requirement $(VENV)/audit/installed.txt
 
 workshop-bundle: $(STAMP)
-	@$(BIN)/python workflow/workshop_bundle.py
+	@$(BIN)/python workflow/bundle.py
 
 # The CPU build of torch carries a version of its own (+cpu). Where pip does not find it, uv knows where PyTorch keeps it.
 install-cpu = echo "torch $(TORCH_PIN) for the CPU (about 200 MB)"; \
