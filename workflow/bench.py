@@ -21,10 +21,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -51,10 +52,9 @@ FASTER, COST, EQUAL, SHARE, TIME = "times faster", "times the cost", "per cent e
 CUDA = torch.cuda.is_available()
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """preset: settings beside those of the preset; coarse_mm, fine_mm: voxels of the scans that batches are drawn from
-    (the preset's pixels), and of the scan that is prepared and segmented (1 mm: 240x240x155 voxels, as in BraTS)."""
+class Sizes(NamedTuple):
+    """Settings beside those of the preset; voxels of the scans that batches are drawn from (the preset's pixels) and of
+    the scan that is prepared and segmented (1 mm: 240x240x155 voxels, as in BraTS); turns; batches of a turn."""
 
     preset: dict
     coarse_mm: float
@@ -63,57 +63,43 @@ class Sizes:
     batches: int
 
 
-FULL = Sizes({}, coarse_mm=2.5, fine_mm=1.0, turns=15, batches=50)
+FULL = Sizes({}, 2.5, 1.0, turns=15, batches=50)
 TINY = Sizes(
-    {"width": 4, "depth": 2, "pixel_mm": 5.0, "window": (48, 48)},
-    coarse_mm=5.0,
-    fine_mm=5.0,
-    turns=2,
-    batches=3,
-)
+    {"width": 4, "depth": 2, "pixel_mm": 5.0, "window": (48, 48)}, 5.0, 5.0, turns=1, batches=3
+)  # fmt: skip
 
 
 def by_turns(ways: Mapping[str, Callable[[], object]], turns: int) -> pd.DataFrame:
     """Seconds, a row per turn and a column per way; each way did a turn before that is not timed."""
+
+    def seconds(work: Callable[[], object]) -> float:
+        started = time.perf_counter()
+        work()
+        return time.perf_counter() - started
+
     for work in ways.values():
         work()
-    rows = [{name: _seconds(work) for name, work in ways.items()} for _ in range(turns)]
-    return pd.DataFrame(rows)
+    return pd.DataFrame([{name: seconds(work) for name, work in ways.items()} for _ in range(turns)])
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def compared(
-    row: str,
-    times: pd.DataFrame,
-    ours: str,
-    against: str,
-    measure: str,
-    reach: float = np.nan,
-    note: str = "",
-) -> dict:
-    """A row of the table. `reach`: what was aimed at, at least (FASTER) or at most (COST)."""
+def compared(row: str, times: pd.DataFrame, ours: str, against: str, measure: str, **rest) -> dict:
+    """The row of two ways that took turns."""
     ratio = times[against] / times[ours] if measure == FASTER else times[ours] / times[against]
     low, figure, high = ratio.quantile([0.25, 0.5, 0.75])
-    milliseconds = 1000 * times.median()
-    values = {"ours_value": milliseconds[ours], "against_value": milliseconds[against], "unit": "ms"}
-    return (
-        single(row, ours, figure, measure, reach, note)
-        | {"against": against, "low": low, "high": high}
-        | values
+    values = {
+        name: 1000 * times[way].median() for name, way in (("ours_value", ours), ("against_value", against))
+    }
+    return row_of(
+        row, ours, figure, measure, against=against, low=low, high=high, **values, unit="ms", **rest
     )
 
 
-def single(row: str, ours: str, figure: float, measure: str, reach: float, note: str = "") -> dict:
-    """A row of the table without another way."""
-    more = measure in (FASTER, EQUAL)
-    reached = "" if np.isnan(reach) else "yes" if (figure >= reach if more else figure <= reach) else "no"
-    return {"row": row, "ours": ours, "figure": figure, "measure": measure, "reach": reach, "reached": reached,
-            "against": "", "note": note}  # fmt: skip
+def row_of(row: str, ours: str, figure: float, measure: str, *, reach: float = np.nan, **rest) -> dict:
+    """A row of the table. `reach`: what was aimed at, at least (FASTER, EQUAL) or at most."""
+    enough = figure >= reach if measure in (FASTER, EQUAL) else figure <= reach
+    reached = "" if np.isnan(reach) else "yes" if enough else "no"
+    found = {"row": row, "ours": ours, "figure": figure, "measure": measure, "against": ""}
+    return found | {"reach": reach, "reached": reached} | rest
 
 
 # Training
@@ -131,6 +117,12 @@ class SameBatch:
 
     def draw(self) -> Batch:
         return self.batch
+
+    def state_dict(self) -> dict:
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        """There is none."""
 
 
 def make_trainer(config: RunConfig) -> Trainer:
@@ -151,12 +143,15 @@ def plain_step(network: torch.nn.Module, trainer: Trainer, way: speed.Way) -> Ca
     network = network.to(trainer.device, memory_format=torch.contiguous_format).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     batch, config = trainer.sampler.draw(), trainer.config
-    images, labels = trainer.inputs(batch).contiguous(), trainer.targets(batch)  # (B, C, H, W), (A, H', W')
-    presence = torch.as_tensor(batch.presence, device=trainer.device)  # (B, R)
+    images, labels, presence = (
+        torch.as_tensor(part).to(trainer.device) for part in (batch.images, batch.labels, batch.presence)
+    )  # (B, C, H, W), (A, H, W), (B, R)
     ours = hasattr(network, "branches")
-    if not ours:
-        labels = torch.as_tensor(batch.labels, device=trainer.device)
-        images = images[:, :, : labels.shape[1], : labels.shape[2]]
+    if ours:
+        images, labels = (
+            trainer.inputs(batch).contiguous(),
+            trainer.targets(batch),
+        )  # padded, cut to the output
 
     def step() -> float:
         optimizer.zero_grad()
@@ -211,10 +206,10 @@ def training_ways(config: RunConfig) -> dict[str, Callable[[], Callable[[], floa
 
 def training(sizes: Sizes, folder: Path) -> Iterator[dict]:
     """A training step of the preset workshop on a CPU, of the preset paper (one batch) on a GPU."""
-    preset = (
-        {"preset": "paper", "batches_per_iteration": 1} if CUDA else {"preset": "workshop", **sizes.preset}
-    )
-    config = make_config(cohort="none", device="cuda" if CUDA else "cpu", progress=False, **preset)
+    preset, device = ({"preset": "workshop", **sizes.preset}, "cpu")
+    if CUDA:
+        preset, device = {"preset": "paper", "batches_per_iteration": 1}, "cuda"
+    config = make_config(cohort="none", device=device, progress=False, **preset)
     makers = training_ways(config)
     ours = next(iter(makers))
     steps = {name: make() for name, make in makers.items()}
@@ -223,17 +218,13 @@ def training(sizes: Sizes, folder: Path) -> Iterator[dict]:
     row = f"training step, {config.preset}"
     for other in list(steps)[1:]:
         note = f"first loss {losses[ours]:.4f} and {losses[other]:.4f}"
-        yield compared(row, times, ours, other, FASTER, 1.3, note)
+        yield compared(row, times, ours, other, FASTER, reach=1.3, note=note)
     if CUDA:
         peaks = {name: speed.peak_mb("cuda", make, calls=1) for name, make in makers.items()}
         for other in list(steps)[1:]:
-            values = {
-                "ours_value": peaks[ours],
-                "against_value": peaks[other],
-                "unit": "MB",
-                "against": other,
-            }
-            yield single(f"{row}, memory", ours, peaks[ours] / peaks[other], COST, np.nan) | values
+            values = {"ours_value": peaks[ours], "against_value": peaks[other], "unit": "MB"}
+            figure = peaks[ours] / peaks[other]
+            yield row_of(f"{row}, memory", ours, figure, COST, against=other, **values)
 
 
 def branch(sizes: Sizes, folder: Path) -> Iterator[dict]:
@@ -254,15 +245,9 @@ def branch(sizes: Sizes, folder: Path) -> Iterator[dict]:
 # Data
 
 
-def phantom(folder: Path, patients: int, voxel_mm: float) -> Path:
-    """A phantom cohort, made if it is not there."""
-    make_phantom(folder, patients=patients, voxel_mm=voxel_mm, progress=False)
-    return folder
-
-
 def preparing(sizes: Sizes, folder: Path) -> Iterator[dict]:
     """A patient from nothing to slices, against decompressing and reading the five files and nothing else."""
-    cohort = find_cohort(phantom(folder / "fine", 1, sizes.fine_mm))
+    cohort = find_cohort(make_phantom(folder / "fine", patients=1, voxel_mm=sizes.fine_mm, progress=False))
     config = make_config(cohort=cohort.folder, preset="workshop", **sizes.preset)
     files = [*cohort.patients[0].image_files, *cohort.patients[0].mask_files]
 
@@ -278,12 +263,12 @@ def preparing(sizes: Sizes, folder: Path) -> Iterator[dict]:
     }
     times = by_turns(ways, sizes.turns)
     for ours in (whole, cut):
-        yield compared("preparing a patient", times, ours, read, COST, 1.3)
+        yield compared("preparing a patient", times, ours, read, COST, reach=1.3)
 
 
 def batches(sizes: Sizes, folder: Path) -> Iterator[dict]:
     """Batches with flips drawn from prepared slices, against MONAI's CacheDataset; what part of a step they take."""
-    cohort = phantom(folder / "coarse", 10, sizes.coarse_mm)
+    cohort = make_phantom(folder / "coarse", patients=10, voxel_mm=sizes.coarse_mm, progress=False)
     config = make_config(
         cohort=cohort, preset="workshop", device="cpu", progress=False, n_fa=3, **sizes.preset
     )
@@ -296,10 +281,10 @@ def batches(sizes: Sizes, folder: Path) -> Iterator[dict]:
     served = monai_batches(data, [same.draw().rows for _ in range(sizes.batches)], config.flip_fraction)
     ways = {drawn: lambda: [sampler.draw() for _ in range(sizes.batches)], cached: lambda: list(served)}
     times = by_turns(ways, sizes.turns) / sizes.batches
-    yield compared("batches served", times, drawn, cached, FASTER, 10.0)
+    yield compared("batches served", times, drawn, cached, FASTER, reach=10.0)
     step = by_turns({"step": make_trainer(config).step}, sizes.turns)["step"].median()
     share = 100 * times[drawn].median() / step
-    yield single("batches served, of a training step", drawn, share, SHARE, 2.0)
+    yield row_of("batches served, of a training step", drawn, share, SHARE, reach=2.0)
 
 
 def monai_batches(data: TrainingSlices, order: list[np.ndarray], flip_fraction: float, workers: int = 2):
@@ -328,7 +313,8 @@ def segmenting(sizes: Sizes, folder: Path) -> Iterator[dict]:
     from monai.inferers import sliding_window_inference
 
     arm = read_lessons(ROOT / "data/lessons").arms["standard"]
-    case = find_cohort(phantom(folder / "fine", 1, sizes.fine_mm)).patients[0].read_images()
+    cohort = find_cohort(make_phantom(folder / "fine", patients=1, voxel_mm=sizes.fine_mm, progress=False))
+    case = cohort.patients[0].read_images()
     slices, frame = patient_slices(case, arm.config.pixel_mm, arm.config.window)  # (Z, C, H, W)
     device, precision = set_up(arm.config.model_copy(update={"device": "cpu"}))
     plain = copy.deepcopy(arm.network).to(memory_format=torch.contiguous_format)
@@ -345,19 +331,21 @@ def segmenting(sizes: Sizes, folder: Path) -> Iterator[dict]:
 
     ours, other = "whole slices", "MONAI sliding_window_inference"
     times = by_turns({ours: lambda: whole(precision), other: window}, sizes.turns)
-    yield compared("segmenting a volume", times, ours, other, FASTER, 3.0, precision)
+    yield compared("segmenting a volume", times, ours, other, FASTER, reach=3.0, note=precision)
     equal = 100 * float((whole("float32") == window()).mean())
-    yield single("segmenting a volume, labels", ours, equal, EQUAL, 100.0, "float32") | {"against": other}
+    yield row_of(
+        "segmenting a volume, labels", ours, equal, EQUAL, reach=100.0, against=other, note="float32"
+    )
 
 
 def start_up(sizes: Sizes, folder: Path) -> Iterator[dict]:
     """Seconds of `import mixsup_lib` in an interpreter of its own."""
     code = "import time; t = time.perf_counter(); import mixsup_lib; print(time.perf_counter() - t)"
     command = [sys.executable, "-c", code]
-    seconds = [
-        float(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(sizes.turns)
-    ]
-    yield single("start-up", "import mixsup_lib", float(np.median(seconds)), TIME, 0.05)
+    printed = [subprocess.run(command, capture_output=True, check=True).stdout for _ in range(sizes.turns)]
+    yield row_of(
+        "start-up", "import mixsup_lib", float(np.median(list(map(float, printed)))), TIME, reach=0.05
+    )
 
 
 ROWS = {
@@ -381,12 +369,10 @@ def provenance() -> dict[str, str | int]:
 def to_text(table: pd.DataFrame) -> str:
     """The table of one machine in Markdown, below a line that says where it was measured."""
     columns = ["row", "ours", "against", "figure", "low", "high", "measure", "reach", "reached"]
-    shown = (
-        table[columns].map(lambda cell: f"{cell:.4g}" if isinstance(cell, float) else cell).replace("nan", "")
-    )
+    rounded = table[columns].map(lambda cell: f"{cell:.4g}" if isinstance(cell, float) else cell)
     first = table.iloc[0]
     where = f"{first['cpu']}, {first['cores']} cores, torch {first['torch']}, MONAI {first['monai']}"
-    text = shown.to_markdown(index=False, disable_numparse=True)
+    text = rounded.replace("nan", "").to_markdown(index=False, disable_numparse=True)
     return f"{where}, {first['date']} (commit {first['commit']}):\n\n{text}"
 
 
