@@ -3,8 +3,7 @@
 #   make run               the main job on made-up patients: standard against mixed supervision, a table and a report
 #   make run DATA=folder   the same on patients of your own
 #   make test              all tests
-#   make bench             how fast this machine's CPU is beside MONAI and nibabel: a table in data/results, in 7 minutes;
-#                          RECORD=1 puts the recorded tables into README.md and docs/performance.md
+#   make bench             how fast this machine is beside MONAI and nibabel: a table in data/results
 #   make lab               JupyterLab with the notebooks
 #   make notebooks         execute all notebooks again, in place; one: make notebooks BOOKS=notebooks/03_losses.ipynb
 #   make site              the executed notebooks and guides as pages that open from disk: build/site/index.html
@@ -52,7 +51,7 @@ soak: $(STAMP) $(WORKFLOW_STAMP)
 	@$(BIN)/python workflow/soak.py
 
 bench: $(STAMP)
-	@$(BIN)/python workflow/run_bench.py $(if $(ROWS),--rows $(ROWS)) $(if $(RECORD),--record)
+	@$(BIN)/python workflow/bench.py $(if $(ROWS),--rows $(ROWS))
 
 lab: $(STAMP)
 	@$(BIN)/jupyter lab notebooks
