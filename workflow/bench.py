@@ -36,6 +36,7 @@ from mixsup_lib.config import RunConfig, make_config
 from mixsup_lib.datasets import find_cohort
 from mixsup_lib.evaluation import label_volume, score_slices
 from mixsup_lib.experiments.provenance import commit, cpu_model
+from mixsup_lib.experiments.tables import format_table
 from mixsup_lib.files import atomic_path
 from mixsup_lib.losses import classification_loss, joint_loss, segmentation_loss
 from mixsup_lib.phantom import make_phantom
@@ -293,13 +294,11 @@ def monai_batches(data: TrainingSlices, order: list[np.ndarray], flip_fraction: 
     from monai.transforms import Compose, EnsureTyped, RandFlipd
 
     rows = np.unique(np.concatenate(order))
+    images, labels = data.images[rows].astype(np.float32), data.labels_of(rows).astype(np.int64)
+    presence = data.presence[rows].astype(np.int64)  # (N, C, H, W), (N, H, W), (N, R)
     items = [
-        {
-            "image": np.asarray(data.images[row], np.float32),  # (C, H, W)
-            "label": data.labels_of(np.array([row])).astype(np.int64),  # (1, H, W)
-            "presence": data.presence[row].astype(np.int64),  # (R,)
-        }
-        for row in rows
+        {"image": image, "label": label[None], "presence": shows}
+        for image, label, shows in zip(images, labels, presence, strict=True)
     ]
     keys = ["image", "label"]
     flip = Compose([EnsureTyped(keys), RandFlipd(keys, prob=flip_fraction, spatial_axis=1)])
@@ -325,7 +324,7 @@ def segmenting(sizes: Sizes, folder: Path) -> Iterator[dict]:
     @torch.inference_mode()
     def window() -> np.ndarray:
         images = torch.from_numpy(slices.astype(np.float32))
-        scores = sliding_window_inference(images, frame.window, 16, plain.segment)  # (Z, K, H, W)
+        scores = sliding_window_inference(images, frame.window, 16, plain.pixel_scores)  # (Z, K, H, W)
         probabilities = scores_on_source_grid(scores.softmax(dim=1).numpy(), frame)  # (Z, K, Y, X)
         return probabilities.argmax(axis=1).astype(np.uint8).transpose(2, 1, 0)
 
@@ -372,7 +371,7 @@ def to_text(table: pd.DataFrame) -> str:
     rounded = table[columns].map(lambda cell: f"{cell:.4g}" if isinstance(cell, float) else cell)
     first = table.iloc[0]
     where = f"{first['cpu']}, {first['cores']} cores, torch {first['torch']}, MONAI {first['monai']}"
-    text = rounded.replace("nan", "").to_markdown(index=False, disable_numparse=True)
+    text = format_table(rounded.replace("nan", ""), "markdown")
     return f"{where}, {first['date']} (commit {first['commit']}):\n\n{text}"
 
 

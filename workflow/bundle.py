@@ -89,7 +89,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cohorts", nargs="*", default=COHORTS, help="phantoms, names of folders in data/")
     call = parser.parse_args()
-    archive = ROOT / "dist" / f"{TOP}-{platform.system()}-{platform.machine()}-py3.{sys.version_info[1]}.tar.gz"
+    archive = (
+        ROOT / "dist" / f"{TOP}-{platform.system()}-{platform.machine()}-py3.{sys.version_info[1]}.tar.gz"
+    )
     archive.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=archive.parent) as work:
         folder = Path(work, TOP)

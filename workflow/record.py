@@ -31,7 +31,6 @@ from mixsup_lib.evaluation import evaluate
 from mixsup_lib.experiments import pictures, runs, statistics
 from mixsup_lib.experiments.tables import caption, comparison_table, format_table, paper_tables
 from mixsup_lib.files import atomic_path, write_text
-from mixsup_lib.protocol import Split
 from mixsup_lib.training import read_checkpoint, set_up
 
 RESULTS, PICTURES, DOCUMENT = Path("data/results"), Path("docs"), Path("REPRODUCTION.md")
@@ -144,10 +143,11 @@ def record_batch_norm(call: argparse.Namespace) -> None:
         config, metrics = runs.load_run(folder)
         device, precision = set_up(config)
         store = runs.open_store(config, find_cohort(config.cohort))
-        network = runs.load_network(folder, store.images.shape[1], store.images.shape[2:]).to(device)
+        network = runs.load_network(folder, store.shape[1], store.shape[2:]).to(device)
         network.load_state_dict(read_checkpoint(folder / "checkpoint.pt", device)["network"])
-        split = Split(**{name: tuple(patients) for name, patients in metrics.split.items()})
-        per_patient, _ = evaluate(network, config, store, split, device, precision)
+        per_patient, _ = evaluate(
+            network, store, metrics.split["test"], config.task, device=device, precision=precision
+        )
         region = config.regions[0]
         dice = {
             "running_averages": per_patient.loc[per_patient["region"] == region, "dice"].mean(),
