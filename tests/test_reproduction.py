@@ -4,7 +4,7 @@ import re
 
 import pytest
 from ledger import ROOT, Row, faults, read_ledger
-from record import departures_table, record
+from record import departures_table, main, record
 
 from mixsup_lib import paper
 from mixsup_lib.config import make_config
@@ -193,3 +193,21 @@ def test_a_table_is_put_between_its_markers_and_missing_markers_are_one_sentence
     assert document.read_text().split() == expected
     with pytest.raises(SystemExit, match="the markers .* are missing"):
         record("other", "new", document)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("phantom", []), ("lgg", ["--tuning-fold", "1"]), ("paper-phantom-seed1", ["--paper-tables"])],
+)
+def test_recorded_runs_give_the_printed_tables(name, options, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/results").mkdir(parents=True)
+    start, end = f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
+    before, _, rest = DOCUMENT.partition(start)
+    (tmp_path / "REPRODUCTION.md").write_text(
+        f"{before}{start}{end}{rest.partition(end)[2]}", encoding="utf-8"
+    )
+    table = f"data/results/{name}.csv"
+    main(["runs", str(ROOT / table), name, *options, "--no-picture"])
+    assert (tmp_path / "REPRODUCTION.md").read_text(encoding="utf-8") == DOCUMENT
+    assert (tmp_path / table).read_bytes() == (ROOT / table).read_bytes()

@@ -21,7 +21,7 @@ import argparse
 import ast
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -197,7 +197,7 @@ def departures(node: ast.AST, place: str) -> Iterator[tuple[str, str]]:
         yield from departures(child, f"{place}.{child.name}" if named else place)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     kinds = parser.add_subparsers(required=True, metavar="KIND")
     of_runs = kinds.add_parser("runs", help="finished runs: table, picture, CSV")
@@ -215,7 +215,7 @@ def main() -> None:
     batch_norm.add_argument("runs", type=Path, nargs="+")
     kinds.add_parser("speed", help="the tables of `make bench`").set_defaults(record=record_speed)
     kinds.add_parser("departures", help="from the docstrings").set_defaults(record=record_departures)
-    call = parser.parse_args()
+    call = parser.parse_args(arguments)
     call.record(call)
 
 
