@@ -3,15 +3,13 @@
 #   make run               the main job on made-up patients: standard against mixed supervision, a table and a report
 #   make run DATA=folder   the same on patients of your own
 #   make test              all tests
-#   make bench             how fast this machine's CPU is beside MONAI and nibabel: a table in data/results, in 7 minutes;
-#                          RECORD=1 puts the recorded tables into README.md and docs/performance.md
+#   make bench             how fast this machine is beside MONAI and nibabel: a table in data/results
 #   make lab               JupyterLab with the notebooks
 #   make notebooks         execute all notebooks again, in place; one: make notebooks BOOKS=notebooks/03_losses.ipynb
 #   make site              the executed notebooks and guides as pages that open from disk: build/site/index.html
 #   make grid SCENARIO=smoke   the runs of an experiment (a file, or the name of one in scenarios/) that have not finished, and
 #                          their table; DRY=1 shows the plan, PROFILE=workflow/slurm is for a cluster; docs/grid.md says more
-#   make soak              the long trials of docs/reliability.md: kills at random moments, damaged files, 30 minutes of grid
-#   make fuzz              2 000 damaged files of every kind through the library; docs/reliability.md says more
+#   make soak              prepare, training and a grid, killed at random moments and continued to the same bytes
 #   make audit             known faults of the installed packages
 #   make workshop-bundle   one archive for a room without internet: repository, packages, phantom, runs, site
 #
@@ -40,7 +38,7 @@ WORKFLOW_STAMP := $(VENV)/.workflow-tools
 AUDIT_PIN := $(shell sed -n 's/^audit = \["\(.*\)"\]/\1/p' pyproject.toml)
 WORKFLOW_PINS := $(shell sed -n 's/^workflow = \[\(.*\)\]/\1/p' pyproject.toml | tr -d ,)
 
-.PHONY: run test bench soak lab notebooks site grid slurm-trial workshop-bundle fuzz audit
+.PHONY: run test bench soak lab notebooks site grid slurm-trial workshop-bundle audit
 .DEFAULT_GOAL := run
 
 run: $(STAMP)
@@ -49,14 +47,11 @@ run: $(STAMP)
 test: $(STAMP) $(if $(CI),$(SITE_STAMP) $(WORKFLOW_STAMP))
 	@$(BIN)/python -m pytest tests --durations=5
 
-# The kernels and Snakemake of one trial must not count in another: one after the other.
 soak: $(STAMP) $(WORKFLOW_STAMP)
-	@$(BIN)/python workflow/kill_trial.py
-	@$(BIN)/python workflow/fuzz.py --count 2000
-	@$(BIN)/python workflow/long_run.py --minutes 30
+	@$(BIN)/python workflow/soak.py
 
 bench: $(STAMP)
-	@$(BIN)/python workflow/run_bench.py $(if $(ROWS),--rows $(ROWS)) $(if $(RECORD),--record)
+	@$(BIN)/python workflow/bench.py $(if $(ROWS),--rows $(ROWS))
 
 lab: $(STAMP)
 	@$(BIN)/jupyter lab notebooks
@@ -80,11 +75,6 @@ grid: $(STAMP) $(if $(PROFILE),$(WORKFLOW_STAMP))
 slurm-trial: $(STAMP) $(WORKFLOW_STAMP)
 	@$(BIN)/python workflow/slurm_trial.py
 
-# COUNT=2000 SEED=0; a defect is kept in build/fuzz and shown again by: make fuzz SEED=0 CASE=17
-FUZZ = $(BIN)/python workflow/fuzz.py $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))
-fuzz: $(STAMP)
-	@$(FUZZ)
-
 # Known faults of the installed packages; asks PyPI for them, from an environment of its own.
 audit: $(STAMP)
 	@$(PYTHON) -m venv $(VENV)/audit
@@ -93,7 +83,7 @@ audit: $(STAMP)
 	@$(VENV)/audit/bin/pip-audit --strict --disable-pip --no-deps --requirement $(VENV)/audit/installed.txt
 
 workshop-bundle: $(STAMP)
-	@$(BIN)/python workflow/workshop_bundle.py
+	@$(BIN)/python workflow/bundle.py
 
 # The CPU build of torch carries a version of its own (+cpu). Where pip does not find it, uv knows where PyTorch keeps it.
 install-cpu = echo "torch $(TORCH_PIN) for the CPU (about 200 MB)"; \

@@ -8,9 +8,9 @@ import os
 import subprocess
 from pathlib import Path
 
-import kill_jobs
 import numpy as np
 import pytest
+import soak
 from test_compare import SETTINGS, in_this_process, write_experiment
 
 from mixsup_lib import slices
@@ -62,7 +62,7 @@ def assert_one_sentence(capfd, disk: Path) -> str:
     assert len(error) == 1, error
     assert error[0].startswith(f"DiskFullError: {disk}") and "its disk is full: there is room for" in error[0]
     assert "Make room and start the same command again" in error[0]
-    kill_jobs.check_whole(disk)
+    soak.check_whole(disk)
     assert not [file for file in disk.rglob(".*") if is_leftover(file)]
     return error[0]
 
@@ -76,7 +76,7 @@ def test_phantom(disk, tmp_path, capfd):
     (disk / "filler").unlink()
     assert main(call) == 0
     make_phantom(tmp_path / "c", patients=2, voxel_mm=6.0, workers=1, progress=False)
-    assert kill_jobs.contents(disk / "c") == kill_jobs.contents(tmp_path / "c")
+    assert soak.results(disk / "c") == soak.results(tmp_path / "c")
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -135,7 +135,7 @@ def test_run(disk, run_settings, tmp_path, capfd):
     assert {"config.json", "checkpoint.pt"} <= set(full) and len(full) >= 3
     (disk / "filler").unlink()
     assert main(["run", "--set", *pairs]) == 0
-    assert kill_jobs.contents(disk / "runs") == kill_jobs.contents(tmp_path / "runs")
+    assert soak.results(disk / "runs") == soak.results(tmp_path / "runs")
 
 
 def test_table_of_an_experiment(disk, phantom, tmp_path):

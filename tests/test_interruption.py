@@ -7,11 +7,10 @@ import signal
 import time
 from pathlib import Path
 
-import kill_jobs
-import kill_trial
 import numpy as np
 import psutil
 import pytest
+import soak
 from filelock import FileLock, Timeout
 from test_training import trainer
 
@@ -26,29 +25,24 @@ GRID = {"pixel_mm": 5.0, "window": (48, 48), "progress": False}
 SMALL = {"patients": 2, "voxel_mm": 6.0, "workers": 1, "progress": False}
 
 
-@pytest.mark.parametrize(
-    ("name", "kills"), [("prepare", 4), ("training", 4), ("phantom", 3), ("evaluation", 3)]
-)
+@pytest.mark.parametrize(("name", "kills"), [("prepare", 4), ("training", 4)])
 def test_killed_at_random_moments_a_job_ends_on_the_same_bytes(name, kills, phantom, tmp_path, monkeypatch):
-    monkeypatch.setitem(kill_jobs.TRAINING, "iterations", 10)
-    job = kill_jobs.make_job(name, phantom, tmp_path)
-    outcome = kill_trial.trial(job, kills, np.random.default_rng(1), tmp_path / "trial")
-    assert outcome.kills == kills and outcome.ends > 0
+    monkeypatch.setitem(soak.TRAINING, "iterations", 10)
+    ends, _ = soak.soak(soak.JOBS[name], phantom, kills, np.random.default_rng(1), tmp_path)
+    assert ends > 0
 
 
 @pytest.mark.parametrize("harm", ["changed", "half"])
-def test_the_trial_itself_notices_a_result_that_differs_or_is_half_written(harm, phantom, tmp_path):
-    def work(folder: Path, number: int) -> None:
-        file = folder / "result.json"
+def test_a_result_that_differs_or_is_half_written_is_noticed(harm, phantom, tmp_path):
+    def job(cohort: Path, folder: Path, start: int) -> None:
+        file = folder / "history.csv"
         if harm == "half":
-            file.write_text('{"half": ')
-            time.sleep(0.2)
-        file.write_text("[]" if number == 0 else "[1]")
+            (folder / "half.json").write_text('{"half": ')
+        file.write_text("a" if start == 0 else "b")
         time.sleep(0.2)
 
-    job = kill_jobs.Job(work, kill_jobs.contents, lambda folder: [])
-    with pytest.raises((SystemExit, ValueError), match="differs|Expecting value"):
-        kill_trial.trial(job, 5, np.random.default_rng(0), tmp_path)
+    with pytest.raises((SystemExit, ValueError), match="another file than|Expecting value"):
+        soak.soak(job, phantom, 5, np.random.default_rng(0), tmp_path)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

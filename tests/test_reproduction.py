@@ -1,16 +1,14 @@
 """The claim ledger holds what it promises, and the paper's printed numbers are the ones we compare with."""
 
 import re
-from pathlib import Path
 
 import pytest
 from ledger import ROOT, Row, faults, read_ledger
+from record import departures_table, main, record
 
 from mixsup_lib import paper
 from mixsup_lib.config import make_config
-from mixsup_lib.files import DataError
 from mixsup_lib.protocol import make_split
-from mixsup_lib.teaching.departures import collect_departures, departures_table, update_table
 
 LEDGER = read_ledger()
 DOCUMENT = (ROOT / "REPRODUCTION.md").read_text(encoding="utf-8")
@@ -168,11 +166,9 @@ def test_fully_annotated_patients_differ_in_each_fold(n_fa):
 
 
 def test_departures_in_the_document_are_those_of_the_code():
-    package = ROOT / "mixsup_lib"
-    assert departures_table(package) in DOCUMENT, (
-        "run: python -m mixsup_lib.teaching.departures REPRODUCTION.md"
-    )
-    assert len(collect_departures(package)) > 5
+    table = departures_table(ROOT / "mixsup_lib")
+    assert table in DOCUMENT, "run: python workflow/record.py departures"
+    assert len(table.splitlines()) > 7
 
 
 def test_departures_are_found_in_every_kind_of_docstring(tmp_path):
@@ -180,26 +176,38 @@ def test_departures_are_found_in_every_kind_of_docstring(tmp_path):
         '"""Module.\n\nDeparture: first\nsentence.\n\nNot this."""\nX = 1\n"""Departure: second."""\n'
         'class A:\n    def b(self):\n        """Departure: third.\n        Departure: fourth."""\n'
     )
-    places = [("one", "first sentence."), ("one", "second."), ("one.A.b", "third."), ("one.A.b", "fourth.")]
-    assert collect_departures(tmp_path) == places
+    rows = [
+        "| `one` | first sentence. |",
+        "| `one` | second. |",
+        "| `one.A.b` | third. |",
+        "| `one.A.b` | fourth. |",
+    ]
+    assert departures_table(tmp_path).splitlines()[2:] == rows
 
 
-def test_the_table_of_departures_is_replaced_in_place(tmp_path):
-    (tmp_path / "lib").mkdir()
-    (tmp_path / "lib" / "a.py").write_text('"""Departure: new."""\n')
+def test_a_table_is_put_between_its_markers_and_missing_markers_are_one_sentence(tmp_path):
     document = tmp_path / "document.md"
-    document.write_text("before\n<!-- departures:start -->\nold\n<!-- departures:end -->\nafter\n")
-    update_table(document, tmp_path / "lib")
-    text = document.read_text()
-    assert (
-        text.startswith("before\n")
-        and text.endswith("\nafter\n")
-        and "old" not in text
-        and "| `a` | new. |" in text
+    document.write_text("before\n<!-- results:speed -->\nold\n<!-- /results:speed -->\nafter\n")
+    record("speed", "new", document)
+    expected = ["before", *"<!-- results:speed --> new <!-- /results:speed --> after".split()]
+    assert document.read_text().split() == expected
+    with pytest.raises(SystemExit, match="the markers .* are missing"):
+        record("other", "new", document)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("phantom", []), ("lgg", ["--tuning-fold", "1"]), ("paper-phantom-seed1", ["--paper-tables"])],
+)
+def test_recorded_runs_give_the_printed_tables(name, options, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/results").mkdir(parents=True)
+    start, end = f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
+    before, _, rest = DOCUMENT.partition(start)
+    (tmp_path / "REPRODUCTION.md").write_text(
+        f"{before}{start}{end}{rest.partition(end)[2]}", encoding="utf-8"
     )
-
-
-def test_missing_markers_are_one_clear_sentence(tmp_path: Path):
-    (tmp_path / "document.md").write_text("no markers\n")
-    with pytest.raises(DataError, match="the markers .* are missing"):
-        update_table(tmp_path / "document.md", tmp_path)
+    table = f"data/results/{name}.csv"
+    main(["runs", str(ROOT / table), name, *options, "--no-picture"])
+    assert (tmp_path / "REPRODUCTION.md").read_text(encoding="utf-8") == DOCUMENT
+    assert (tmp_path / table).read_bytes() == (ROOT / table).read_bytes()

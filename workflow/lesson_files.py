@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from record import thinned
 from safetensors.torch import load_file, save_file
 
 from mixsup_lib.cohort import Case
@@ -31,8 +32,6 @@ from mixsup_lib.sampling import task_labels
 from mixsup_lib.teaching.lessons import Lessons, read_lessons
 
 LARGEST_FILE = 1_500_000  # bytes
-EVERY = 5
-"""Histories keep one iteration in five, the mean of the five."""
 CASE_RULES = {
     "median": "the test patient in the middle by Dice under mixed supervision",
     "gained": "the test patient who gains most Dice points from mixed supervision",
@@ -111,10 +110,10 @@ def write_arm(out: Path, name: str, run: Path, config: RunConfig, metrics: RunMe
     for part, tensors in parts.items():
         with atomic_path(out / f"{name}-{part}.safetensors") as temporary:
             save_file(tensors, temporary)
-    history = read_history(run)
-    groups = (history["iteration"] - 1) // EVERY
-    thinned = history.groupby(groups).mean().assign(iteration=history["iteration"].groupby(groups).last())
-    tables = {"history": (thinned, "%.5g"), "per-patient": (pd.read_csv(run / "per_patient.csv"), "%.5f")}
+    tables = {
+        "history": (thinned(read_history(run)), "%.5g"),
+        "per-patient": (pd.read_csv(run / "per_patient.csv"), "%.5f"),
+    }
     for part, (table, form) in tables.items():
         with atomic_path(out / f"{name}-{part}.csv") as temporary:
             table.to_csv(temporary, index=False, float_format=form)

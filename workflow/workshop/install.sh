@@ -12,7 +12,7 @@ if [ "$found" != "@SYSTEM@ @MACHINE@ @PYTHON@" ]; then
 fi
 "$PYTHON" -m venv mixsup/.venv || { echo "On Debian and Ubuntu: sudo apt install python@PYTHON@-venv"; exit 1; }
 
-echo "Installing @PACKAGES@ packages into mixsup/.venv (a minute or two)"
+echo "Installing into mixsup/.venv (a minute or two)"
 PIP_CONFIG_FILE=/dev/null mixsup/.venv/bin/python -m pip --quiet --disable-pip-version-check install \
   --no-index --find-links "$PWD/wheelhouse" --editable "./mixsup[test]"
 touch mixsup/.venv/.installed-cpu
