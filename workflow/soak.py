@@ -52,26 +52,18 @@ def train(cohort: Path, folder: Path, start: int) -> None:
     run(make_config(cohort=cohort, out=folder / "runs", stores=folder / "stores", **TRAINING))
 
 
-def run_grid(cohort: Path, folder: Path, start: int) -> None:
+def train_grid(cohort: Path, folder: Path, start: int) -> None:
     experiment = {"name": "small", "compare": "supervision", "folds": [1], "settings": TRAINING}
     experiment["axes"] = {"supervision": ["standard", "mixed"]}
     (folder / "small.yaml").write_text(json.dumps(experiment))
-    command = [
-        sys.executable,
-        ROOT / "workflow/run_grid.py",
-        "small.yaml",
-        "--cohort",
-        cohort,
-        "--cores",
-        "1",
-    ]
+    command = [sys.executable, "-m", "mixsup_lib", "compare", "small.yaml", "--data", cohort, "--jobs", "1"]
     subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
 
 
 JOBS: dict[str, Callable[[Path, Path, int], None]] = {
     "prepare": prepare_slices,
     "training": train,
-    "grid": run_grid,
+    "grid": train_grid,
 }
 """Each takes a cohort, the folder to work in and how often it was started there before."""
 
