@@ -198,8 +198,9 @@ def papermill(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> 
     import yaml
 
     values = base64.b64encode(yaml.safe_dump(dict(parameters)).encode()).decode()
-    options = ["--cwd", str(NOTEBOOKS), "--kernel", "python3", "--no-progress-bar", "--log-level", "WARNING"]
-    return [sys.executable, "-m", "papermill", str(notebook), str(executed), "-b", values, *options]
+    options = "--kernel python3 --start-timeout 300 --no-progress-bar --log-level WARNING".split()
+    files = [str(notebook), str(executed), "--cwd", str(NOTEBOOKS)]
+    return [sys.executable, "-m", "papermill", *files, "-b", values, *options]
 
 
 def _iterations(cell: Cell) -> int:
