@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mixsup_lib.losses import class_weights, classification_loss, joint_loss, segmentation_loss
     from mixsup_lib.model import DeepSkipBranch, MixedSupervisionUNet
     from mixsup_lib.optim import NormalizedSGD, PlateauSchedule
-    from mixsup_lib.phantom import make_phantom
+    from mixsup_lib.phantom import make_patient, make_phantom
     from mixsup_lib.protocol import Split, make_split, permutation
     from mixsup_lib.sampling import BatchSampler, Pool, TrainingSlices, select_training_slices
     from mixsup_lib.slices import prepare
@@ -39,7 +39,7 @@ _PLACES = {
     "losses": ("class_weights", "classification_loss", "joint_loss", "segmentation_loss"),
     "model": ("DeepSkipBranch", "MixedSupervisionUNet"),
     "optim": ("NormalizedSGD", "PlateauSchedule"),
-    "phantom": ("make_phantom",),
+    "phantom": ("make_patient", "make_phantom"),
     "protocol": ("Split", "make_split", "permutation"),
     "sampling": ("BatchSampler", "Pool", "TrainingSlices", "select_training_slices"),
     "slices": ("prepare",),

@@ -12,13 +12,11 @@ import numpy as np
 import pytest
 import torch
 from cohorts import patient_id, write_cohort, write_dataset_json
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from mixsup_lib.__main__ import main as command_line
-from mixsup_lib.__main__ import read_settings
+from mixsup_lib.__main__ import main as command_line, read_settings
 from mixsup_lib.check import check_cohort
 from mixsup_lib.config import make_config
 from mixsup_lib.datasets import find_cohort

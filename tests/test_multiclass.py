@@ -354,7 +354,7 @@ def test_a_multiclass_run_and_its_table_through_papermill(phantom, tmp_path):
     assert table["region"].tolist() == list(paper.REGIONS) and (table["task"] == "multiclass").all()
     papermill("09_scenario_comparison", runs=str(tmp_path / "runs"))
     report = (tmp_path / "09_scenario_comparison.ipynb").read_text()
-    assert all(f"multiclass: {region}" in report for region in paper.REGIONS)
+    assert all(f"multiclass: {tables.region_name(region)}" in report for region in paper.REGIONS)
 
 
 def test_the_networks_of_both_arms_and_all_tasks_start_from_the_same_unet():

@@ -238,7 +238,7 @@ def test_nan_in_the_data_stops_the_run_with_its_batch_saved_and_the_last_good_st
         assert len(state["history"]) == 4
         assert all(bool(value.isfinite().all()) for value in state["network"].values())
 
-    images[row] = sound
+    images[z] = sound
     images.flush()
     mended = run(config)
     assert (mended / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()

@@ -19,8 +19,7 @@ import torch
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as weights_as_bytes
+from safetensors.torch import load_file, save as weights_as_bytes
 
 from mixsup_lib.cohort import Cohort
 from mixsup_lib.config import RunConfig, make_config
