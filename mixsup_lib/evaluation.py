@@ -22,7 +22,7 @@ from mixsup_lib.paper import CLASSES, REGIONS, TASKS
 from mixsup_lib.sampling import task_labels
 from mixsup_lib.slices import SliceFrame, SliceStore, patient_slices, resample_in_plane, scores_on_source_grid
 from mixsup_lib.training import autocast
-from mixsup_lib.unet import Frame
+from mixsup_lib.unet import padded
 
 
 def segment(
@@ -103,19 +103,12 @@ def _score(network: MixedSupervisionUNet, images: torch.Tensor) -> tuple[torch.T
         geometry.training_frame(*sizes) for sizes in zip((height, width), network.input_shape, strict=True)
     ]
     if network.branches and whole == trained:
-        pixel_scores, image_scores = network(_padded(images, whole))  # (B, K, H', W'), (B, R, 2)
+        pixel_scores, image_scores = network(padded(images, whole))  # (B, K, H', W'), (B, R, 2)
     else:
-        pixel_scores = network.pixel_scores(_padded(images, whole))  # (B, K, H', W')
-        image_scores = network.image_scores(_padded(images, trained)) if network.branches else None
+        pixel_scores = network.pixel_scores(padded(images, whole))  # (B, K, H', W')
+        image_scores = network.image_scores(padded(images, trained)) if network.branches else None
     top, left = (-frame.first for frame in whole)
     return pixel_scores[:, :, top : top + height, left : left + width], image_scores
-
-
-def _padded(images: torch.Tensor, frames: Sequence[Frame]) -> torch.Tensor:
-    rows, columns = frames
-    padding = (columns.pad_before, columns.pad_after, rows.pad_before, rows.pad_after)
-    images = torch.nn.functional.pad(images, padding)  # (B, C, H + pads, W + pads)
-    return images.contiguous(memory_format=torch.channels_last)
 
 
 def label_volume(probabilities: np.ndarray, frame: SliceFrame) -> np.ndarray:

@@ -18,12 +18,12 @@ from mixsup_lib.files import DataError, SettingError
 def class_weights(labels: Tensor, target_weights: Sequence[float]) -> Tensor:
     """Weight of a pixel of each class, t_c / N_c: (A, H', W') integer labels 0..K-1 -> (K,) float32.
 
-    N_c counts the pixels of class c in the annotated part of the batch, inside the output window; all pixels
-    of a class together then weigh t_c (section 3.1: t = (0.7, 0.3); section 3.2: (0.7, 0.1, 0.1, 0.1)). A
-    class that does not occur gets weight 0.
+    N_c counts the pixels of class c in the annotated part of the batch, inside the output window. So all pixels
+    of a class together weigh t_c (section 3.1: t = (0.7, 0.3); section 3.2: (0.7, 0.1, 0.1, 0.1)). A class that
+    does not occur gets weight 0.
 
-    Raises DataError for a label that has no target weight, on a CPU. Elsewhere labels are not read back, since every
-    batch would wait for that; a run's are checked once, by `feed.feed_batches`.
+    Raises DataError for a label that has no target weight, on a CPU. On a GPU every batch would have to wait for
+    this check; there a run's labels are checked once, by `sampling.feed_batches`.
     """
     targets = torch.as_tensor(target_weights, dtype=torch.float32, device=labels.device)  # (K,)
     if labels.device.type == "cpu" and labels.numel():
@@ -40,10 +40,10 @@ def class_weights(labels: Tensor, target_weights: Sequence[float]) -> Tensor:
 def segmentation_loss(pixel_scores: Tensor, labels: Tensor, target_weights: Sequence[float]) -> Tensor:
     """Equation (1), weighted pixelwise cross-entropy: (A, K, H', W') logits, (A, H', W') labels -> scalar.
 
-    The sum over all annotated pixels of -w log p, with w = t_c / N_c from `class_weights`. It is not divided
-    by the number of pixels P again: the weights of all pixels already sum to t_0 + t_1 + ... = 1 (less where
-    a class is absent). Equation (1) with its 1/P holds for weights P * t_c / N_c. Softmax is part of the
-    loss.
+    It is the sum over all annotated pixels of -w log p, with w = t_c / N_c from `class_weights` and p from the
+    softmax of the scores. It is not divided by the number of pixels P again: the weights of all pixels already
+    sum to t_0 + t_1 + ... = 1 (less where a class is absent). Equation (1) with its 1/P holds for weights
+    P * t_c / N_c.
 
     Raises SettingError if scores and labels do not fit together, DataError for a label without target weight.
     """
@@ -62,8 +62,10 @@ def segmentation_loss(pixel_scores: Tensor, labels: Tensor, target_weights: Sequ
 def classification_loss(image_scores: Tensor, presence: Tensor) -> Tensor:
     """Mean cross-entropy over all images and branches: (B, R, 2) logits, (B, R) presence (0 or 1) -> scalar.
 
-    Section 3.1's Loss_c for one branch; section 3.2: the average across all branches. Fully and weakly
-    annotated images count alike. Raises SettingError if scores and labels do not fit together.
+    This is Loss_c of section 3.1 for one branch, and the average across all branches of section 3.2. Fully and
+    weakly annotated images count alike.
+
+    Raises SettingError if scores and labels do not fit together.
     """
     if image_scores.ndim != 3 or tuple(presence.shape) != tuple(image_scores.shape[:2]):
         raise SettingError(

@@ -1,4 +1,4 @@
-"""The authors' optimiser (section 3.1): momentum on the normalised gradient, and how the learning rate falls.
+"""How the weights move (section 3.1): momentum on the normalised gradient, and how the learning rate falls.
 
 An iteration sums the gradients of several batches (call `backward` on each), then takes one `step`.
 """
@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from mixsup_lib.files import MixsupError, SettingError
 
 
 class DivergedError(MixsupError, ArithmeticError):
-    """The gradient is not finite, so no step can be taken (exit code 1)."""
+    """A loss or a gradient is not a finite number, so no step can be taken (exit code 1)."""
 
 
 class NormalizedSGD(torch.optim.Optimizer):
@@ -23,8 +24,8 @@ class NormalizedSGD(torch.optim.Optimizer):
 
     g = gradient / norm over all parameters of all groups; v <- momentum * v - lr * g; theta <- theta + v. The
     first step has length lr whatever the scale of the loss, so summing the gradients of ten batches or
-    averaging them is the same. A gradient of exactly zero leaves out g: the step is momentum alone; a
-    parameter without gradient counts as zero.
+    averaging them is the same. A gradient of exactly zero leaves out g: the step is momentum alone. A parameter
+    without gradient counts as zero.
 
     Raises SettingError for lr <= 0 or momentum outside [0, 1), DivergedError (parameters untouched) for a
     gradient that is NaN or infinite.
@@ -56,14 +57,13 @@ class NormalizedSGD(torch.optim.Optimizer):
         for group in self.param_groups:
             velocities = [self._velocity(p) for p in group["params"]]
             torch._foreach_mul_(velocities, group["momentum"])
-            if norm > 0:
-                moving = [p for p in group["params"] if p.grad is not None]
-                if moving:
-                    torch._foreach_add_(
-                        [self._velocity(p) for p in moving],
-                        [p.grad for p in moving],
-                        alpha=-group["lr"] / norm,
-                    )
+            moving = [p for p in group["params"] if p.grad is not None]
+            if norm > 0 and moving:
+                torch._foreach_add_(
+                    [self._velocity(p) for p in moving],
+                    [p.grad for p in moving],
+                    alpha=-group["lr"] / norm,
+                )
             torch._foreach_add_(group["params"], velocities)
         return loss
 
@@ -77,11 +77,11 @@ class NormalizedSGD(torch.optim.Optimizer):
 class PlateauSchedule:
     """The authors' rule: halve the learning rate when the loss stops falling.
 
-    Every `interval` (500) iterations the mean loss of the last `window` (interval / 2 - 5 = 245) iterations
-    is compared with that of the `window` before. If it is not below `ratio` (0.99) of it, the check fails and
-    the learning rate is halved, never below `minimum` (0.001). If the next check fails too, the learning rate
-    stays; instead the interval grows by 100, the window with it, the ratio rises by 0.001 (at most 0.995),
-    and counting starts anew.
+    Every `interval` (500) iterations the mean loss of the last `window` (interval / 2 - 5 = 245) iterations is
+    compared with that of the `window` before. If it is not below `ratio` (0.99) of it, the check fails and the
+    learning rate is halved, never below `minimum` (0.001). If the next check fails too, the learning rate stays.
+    Instead the interval grows by 100, the window with it, the ratio rises by 0.001 (at most 0.995), and counting
+    starts anew.
 
     Raises SettingError for an interval too short to hold two windows of one iteration (12).
     """
@@ -131,24 +131,20 @@ class PlateauSchedule:
 
     def state_dict(self) -> dict:
         """Numbers and a list of numbers; the learning rate itself is part of the optimiser's state."""
-        return {
-            "interval": self.interval,
-            "ratio": self.ratio,
-            "minimum": self.minimum,
-            "failed_before": self.failed_before,
-            "losses": list(self.losses),
-        }
+        state = {name: value for name, value in vars(self).items() if name != "optimizer"}
+        return state | {"losses": list(self.losses)}
 
     def load_state_dict(self, state: dict) -> None:
         """Continue where `state_dict` was taken."""
-        self.interval, self.ratio, self.minimum = state["interval"], state["ratio"], state["minimum"]
-        self.failed_before, self.losses = state["failed_before"], list(state["losses"])
+        vars(self).update(state, losses=list(state["losses"]))
 
 
 def cosine_schedule(
     optimizer: torch.optim.Optimizer, iterations: int, final_fraction: float = 0.01
-) -> torch.optim.lr_scheduler.LambdaLR:
-    """Half a cosine from the optimiser's learning rate to `final_fraction` of it; after `iterations` steps it stays.
+) -> LambdaLR:
+    """Half a cosine from the optimiser's learning rate to `final_fraction` of it, over `iterations` >= 1 steps.
+
+    Afterwards the rate stays; a final fraction of 1 keeps it constant from the beginning.
 
     Departure: short runs fall along a cosine; the authors' plateau rule needs thousands of iterations.
     """
@@ -157,4 +153,4 @@ def cosine_schedule(
         progress = min(done / iterations, 1.0)
         return final_fraction + (1 - final_fraction) * (1 + math.cos(math.pi * progress)) / 2
 
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+    return LambdaLR(optimizer, share)

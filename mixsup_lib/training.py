@@ -28,7 +28,7 @@ from mixsup_lib.losses import classification_loss, joint_loss, segmentation_loss
 from mixsup_lib.model import MixedSupervisionUNet
 from mixsup_lib.optim import DivergedError, NormalizedSGD, PlateauSchedule, cosine_schedule
 from mixsup_lib.sampling import Batch, BatchSampler
-from mixsup_lib.unet import Frame, Geometry
+from mixsup_lib.unet import Frame, Geometry, padded
 
 HISTORY_COLUMNS = ("iteration", "loss", "segmentation_loss", "classification_loss", "learning_rate")
 
@@ -150,11 +150,8 @@ class Trainer:
 
     def inputs(self, batch: Batch) -> torch.Tensor:
         """The images (B, C, H, W) of a batch as the network takes them: zero-padded, channels last."""
-        rows, columns = self.frames
         images = torch.as_tensor(batch.images).to(self.device, non_blocking=True)
-        padding = (columns.pad_before, columns.pad_after, rows.pad_before, rows.pad_after)
-        images = torch.nn.functional.pad(images, padding)  # (B, C, H + pads, W + pads)
-        return images.contiguous(memory_format=torch.channels_last)
+        return padded(images, self.frames)  # (B, C, H + pads, W + pads)
 
     def targets(self, batch: Batch) -> torch.Tensor:
         """The part of the labels (k + m, H, W) that the network's output covers, (k + m, H', W')."""
