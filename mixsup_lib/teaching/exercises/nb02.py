@@ -165,8 +165,16 @@ class _Branch(nn.Module):
         return self.end(self.layers[-1](x))
 
 
-def _branch(**changes: Any) -> type[nn.Module]:
-    return type("Branch", (_Branch,), changes)
+def _branch(**change: Any) -> type[nn.Module]:
+    return type("Branch", (_Branch,), change)
+
+
+CHANGES = {
+    "right": {},
+    "relu at the end": {"end": lambda self, x: F.relu(x)},
+    "no relu": {"between": lambda self, x: x},
+    "maximum": {"pool": lambda self, x: F.max_pool2d(x, 8, ceil_mode=True)},
+}
 
 
 def _observed(module: Any, width: int, map_shape: tuple[int, int]) -> Any:
@@ -193,20 +201,15 @@ def _observed(module: Any, width: int, map_shape: tuple[int, int]) -> Any:
             "convolutions": [(one.in_channels, one.out_channels, *one.kernel_size) for one in convolutions],
             "norms": [one.num_features for one in norms],
             "linear": [(one.in_features, one.out_features) for one in linear],
-            "function": _function(convolutions, norms, linear.copy(), features, scores),
+            "function": _function(convolutions, norms, list(linear), features, scores),
             "small": small,
             "parameters": sum(parameter.numel() for parameter in branch.parameters()),
         }
 
 
 def _function(convolutions: list, norms: list, linear: list, features: Tensor, scores: Tensor) -> str:
-    """Which branch the scores are those of: the right one, or one with a change."""
-    for name, change in (
-        ("right", {}),
-        ("relu at the end", {"end": lambda self, x: F.relu(x)}),
-        ("no relu", {"between": lambda self, x: x}),
-        ("maximum", {"pool": lambda self, x: F.max_pool2d(x, 8, ceil_mode=True)}),
-    ):
+    """Which branch the scores are those of: the right one, or one that differs in what CHANGES says."""
+    for name, change in CHANGES.items():
         branch = _branch(**change)(features.shape[1], features.shape[2:])
         try:
             (branch.conv,), (branch.bn,), branch.layers = convolutions, norms, nn.ModuleList(linear)
@@ -282,19 +285,19 @@ exercise_2_3 = Exercise(
             when=_differs("linear"),
         ),
         Mistake(
-            _branch(end=lambda self, x: F.relu(x)),
+            _branch(**CHANGES["relu at the end"]),
             "No score is negative: a ReLU stands after the last layer.",
             BY_HAND,
             when=_does("relu at the end"),
         ),
         Mistake(
-            _branch(between=lambda self, x: x),
+            _branch(**CHANGES["no relu"]),
             "There is no ReLU between the fully connected layers.",
             BY_HAND,
             when=_does("no relu"),
         ),
         Mistake(
-            _branch(pool=lambda self, x: F.max_pool2d(x, 8, ceil_mode=True)),
+            _branch(**CHANGES["maximum"]),
             "The maps are pooled by their maximum, not their mean.",
             BY_HAND,
             when=_does("maximum"),

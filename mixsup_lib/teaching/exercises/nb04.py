@@ -318,5 +318,6 @@ exercise_4_3 = Exercise(
         ),
     ),
     says="The answer is {found!r}, expected True or False.",
-    praise="Four selections that leak are caught, and three honest ones are let through: it can pass and can fail.",
+    praise="Four selections that leak are caught, and three honest ones are let through: your test can pass and "
+    "can fail.",
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,71 +13,55 @@ from mixsup_lib.optim import NormalizedSGD, PlateauSchedule
 from mixsup_lib.teaching.exercises.exercise import Exercise, Mistake, close
 
 SHAPES = ((4, 3), (5,), (2, 2, 2))
-Gradients = list[list[torch.Tensor]]
+Tensors = list[torch.Tensor]
 
 
-def _gradients() -> Gradients:
+def _gradients() -> list[Tensors]:
     """Three batches whose gradients differ in length, and so do those of their weight tensors."""
     generator = torch.Generator().manual_seed(5)
+    sizes = dict(zip(SHAPES, (1.0, 10.0, 0.1), strict=True))
     return [
-        [
-            torch.randn(shape, generator=generator) * scale * size
-            for shape, size in zip(SHAPES, (1.0, 10.0, 0.1), strict=True)
-        ]
+        [torch.randn(shape, generator=generator) * scale * sizes[shape] for shape in SHAPES]
         for scale in (1.0, 4.0, 0.5)
     ]
 
 
-def _sum(gradients: Gradients) -> list[torch.Tensor]:
+def _sum(gradients: list[Tensors]) -> Tensors:
     return [torch.stack(tensors).sum(dim=0) for tensors in zip(*gradients, strict=True)]
 
 
-def _norm(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    return torch.stack([tensor.norm() for tensor in tensors]).norm()
+def _unit(tensors: Tensors) -> Tensors:
+    norm = torch.stack([tensor.norm() for tensor in tensors]).norm()
+    return [tensor / norm for tensor in tensors]
 
 
-def _unit(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    return [tensor / _norm(tensors) for tensor in tensors]
-
-
-def _norm_per_tensor(gradients: Gradients) -> list[torch.Tensor]:
+def _norm_per_tensor(gradients: list[Tensors]) -> Tensors:
     return [tensor / tensor.norm() for tensor in _sum(gradients)]
 
 
-def _norm_per_batch(gradients: Gradients) -> list[torch.Tensor]:
+def _norm_per_batch(gradients: list[Tensors]) -> Tensors:
     return _sum([_unit(batch) for batch in gradients])
 
 
-def _in_place(gradients: Gradients) -> list[torch.Tensor]:
-    for batch in gradients[1:]:
-        for total, tensor in zip(gradients[0], batch, strict=True):
-            total += tensor
+def _in_place(gradients: list[Tensors]) -> Tensors:
+    for total, *others in zip(*gradients, strict=True):
+        total += sum(others)
     return _unit(gradients[0])
 
 
-def _flat(direction: Callable, gradients: Gradients) -> Any:
+def _flat(direction: Callable, gradients: list[Tensors]) -> Any:
     """All numbers of the direction in one row, or words if it is no list of tensors of these shapes."""
     found = direction(gradients)
-    if not isinstance(found, list | tuple) or [tuple(getattr(one, "shape", ())) for one in found] != list(
-        SHAPES
-    ):
+    shapes = [getattr(tensor, "shape", None) for tensor in found] if isinstance(found, list | tuple) else []
+    if shapes != list(SHAPES):
         return "another form"
     return torch.cat([torch.as_tensor(tensor, dtype=torch.float64).flatten() for tensor in found])
 
 
-def _along(wrong: Callable[[Gradients], list[torch.Tensor]]) -> Callable[..., bool]:
+def _along(wrong: Callable) -> Callable:
     """Whether a direction is that of `wrong`, whatever its length."""
-
-    def when(found: np.ndarray, wanted: np.ndarray, gradients: Gradients) -> bool:
-        other = _flat(wrong, _gradients()).numpy()
-        return np.allclose(found / np.linalg.norm(found), other / np.linalg.norm(other), atol=1e-4)
-
-    return when
-
-
-def _off_length(found: np.ndarray, *_: Any) -> str:
-    length = np.linalg.norm(found)
-    return "" if np.isclose(length, 1, atol=1e-4) else f"{length:.3g}"
+    other = _flat(wrong, _gradients()).numpy()
+    return lambda found, *_: close(found / np.linalg.norm(found), other / np.linalg.norm(other), 1e-3)
 
 
 exercise_5_1 = Exercise(
@@ -96,11 +80,7 @@ exercise_5_1 = Exercise(
             _in_place,
             "Your function changed the gradients that it was given.",
             "operations that end in an underscore, and `+=` on a tensor: they work in place.",
-            when=lambda found, wanted, gradients: any(
-                not torch.equal(tensor, before)
-                for batch, batch_before in zip(gradients, _gradients(), strict=True)
-                for tensor, before in zip(batch, batch_before, strict=True)
-            ),
+            when=lambda found, wanted, gradients: str(gradients) != str(_gradients()),
         ),
         Mistake(
             _norm_per_tensor,
@@ -123,7 +103,7 @@ exercise_5_1 = Exercise(
             _sum,
             "The length of your direction over all tensors is {seen}, expected 1.",
             "the norm: the square root of the sum of all squares, over all tensors.",
-            when=_off_length,
+            when=lambda found, *_: abs(np.linalg.norm(found) - 1) > 1e-4 and f"{np.linalg.norm(found):.3g}",
         ),
     ),
     says="The length is 1, but the direction is not that of the summed gradients.",
@@ -131,10 +111,8 @@ exercise_5_1 = Exercise(
     praise="Sum first, then one norm: three batches, one direction, and its length is 1.",
 )
 
-Reaction = tuple[bool, float, int, float]
 
-
-def _reaction(ok: bool, failed_before: bool, rate: float, interval: int, ratio: float) -> Reaction:
+def _reaction(ok: bool, failed_before: bool, rate: float, interval: int, ratio: float) -> tuple:
     """What the library's rule makes of a check with this outcome."""
     optimizer = NormalizedSGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)
     schedule = PlateauSchedule(optimizer, interval=interval, ratio=ratio)
@@ -144,37 +122,22 @@ def _reaction(ok: bool, failed_before: bool, rate: float, interval: int, ratio: 
     return schedule.failed_before, optimizer.param_groups[0]["lr"], schedule.interval, schedule.ratio
 
 
-def _rule(
-    minimum: float = 0.001, longer: int = 100, limit: float = 0.995, anew: bool = True
-) -> Callable[[bool, bool, float, int, float], Reaction]:
-    """The rule with other numbers, or one that does not count anew after the second failure."""
+def _rule(minimum: float = 0.001, limit: float = 0.995, longer: int = 100, **remembered: bool) -> Callable:
+    """The rule with other numbers, or with other checks that are remembered as failed."""
 
-    def react(ok: bool, failed_before: bool, rate: float, interval: int, ratio: float) -> Reaction:
+    def react(ok: bool, failed_before: bool, rate: float, interval: int, ratio: float) -> tuple:
         if ok:
-            return False, rate, interval, ratio
+            return failed_before and remembered.get("passed", False), rate, interval, ratio
         if not failed_before:
             return True, max(rate / 2, minimum), interval, ratio
-        return not anew, rate, interval + longer, min(ratio + 0.001, limit)
+        return remembered.get("twice", False), rate, interval + longer, min(ratio + 0.001, limit)
 
     return react
 
 
-def _halve_always(ok: bool, failed_before: bool, rate: float, interval: int, ratio: float) -> Reaction:
-    return not ok, rate if ok else max(rate / 2, 0.001), interval, ratio
-
-
-def _remembers(ok: bool, failed_before: bool, rate: float, interval: int, ratio: float) -> Reaction:
-    failed, *others = _rule()(ok, failed_before, rate, interval, ratio)
-    return failed or (ok and failed_before), *others
-
-
 def _first_off(found: np.ndarray, wanted: np.ndarray, *_: Any) -> str:
-    named = zip(("rate", "interval", "ratio"), found[1:], wanted[1:], strict=True)
-    return next(
-        f"{name} is {value:g}, expected {right:g}"
-        for name, value, right in named
-        if not np.isclose(value, right)
-    )
+    i = next(i for i in (1, 2, 3) if not close(found[i : i + 1], wanted[i : i + 1]))
+    return f"{('rate', 'interval', 'ratio')[i - 1]} is {found[i]:g}, expected {wanted[i]:g}"
 
 
 exercise_5_2 = Exercise(
@@ -194,12 +157,10 @@ exercise_5_2 = Exercise(
     same=functools.partial(close, tolerance=1e-5),
     mistakes=(
         Mistake(
-            _halve_always,
+            lambda ok, failed_before, rate, interval, ratio: _rule()(ok, False, rate, interval, ratio),
             "{case}: you lower the rate a second time in a row.",
             "the table's last row: after two failures it is the patience that grows.",
-            when=lambda found, wanted, ok, failed_before, rate, *_: (
-                not ok and failed_before and found[1] < rate
-            ),
+            when=lambda found, wanted, ok, failed, rate, *_: not ok and failed and found[1] < rate,
         ),
         Mistake(
             _rule(minimum=0.0),
@@ -214,13 +175,13 @@ exercise_5_2 = Exercise(
             when=lambda found, *_: found[3] > 0.995 + 1e-9,
         ),
         Mistake(
-            _rule(anew=False),
+            _rule(twice=True),
             "{case}: your rule still counts the check before as failed.",
             "the end of the table's last row: counting starts anew.",
             when=lambda found, wanted, ok, failed_before, *_: not ok and failed_before and found[0],
         ),
         Mistake(
-            _remembers,
+            _rule(passed=True),
             "{case}: you return failed_before = {seen}.",
             "what the next check has to know about this one: a passed check forgets, a first failure is remembered.",
             when=lambda found, wanted, *_: (
@@ -238,6 +199,10 @@ exercise_5_2 = Exercise(
 )
 
 
+PIXELS = (0, 2, 3)
+"""Axes of images, rows and columns."""
+
+
 def _batches() -> list[np.ndarray]:
     """Four batches (2, 3, 2, 2) whose means and variances differ."""
     rng = np.random.default_rng(3)
@@ -251,20 +216,25 @@ def _by_torch(batches: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return layer.running_mean.numpy(), layer.running_var.numpy()
 
 
-def _means(batches: list[np.ndarray]) -> np.ndarray:
-    return np.mean([batch.mean(axis=(0, 2, 3)) for batch in batches], axis=0)
+def _mean_and(variance: Callable) -> Callable:
+    """The right mean, and another variance."""
+    return lambda batches: (_by_torch(batches)[0], variance(batches))
 
 
 def _running(batches: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     mean, variance = np.zeros(3), np.ones(3)
     for batch in batches:
-        mean = 0.9 * mean + 0.1 * batch.mean(axis=(0, 2, 3))
-        variance = 0.9 * variance + 0.1 * batch.var(axis=(0, 2, 3), ddof=1)
+        mean = 0.9 * mean + 0.1 * batch.mean(PIXELS)
+        variance = 0.9 * variance + 0.1 * batch.var(PIXELS, ddof=1)
     return mean, variance
 
 
-def _deviations(batches: list[np.ndarray]) -> np.ndarray:
-    return np.mean([batch.std(axis=(0, 2, 3), ddof=1) for batch in batches], axis=0)
+def _deviation(batches: list[np.ndarray]) -> np.ndarray:
+    return np.mean([batch.std(PIXELS, ddof=1) for batch in batches], axis=0)
+
+
+def _pooled(batches: list[np.ndarray], ddof: int = 1) -> np.ndarray:
+    return np.concatenate(batches).var(PIXELS, ddof=ddof)
 
 
 exercise_5_3 = Exercise(
@@ -280,37 +250,32 @@ exercise_5_3 = Exercise(
         ),
         Mistake(
             lambda batches: (
-                np.sum([batch.mean(axis=(0, 2, 3)) for batch in batches], axis=0),
+                np.sum([batch.mean(PIXELS) for batch in batches], axis=0),
                 _by_torch(batches)[1],
             ),
             "The mean is not the mean over batches of the channel's mean.",
             "the axes: images, rows and columns are averaged (0, 2, 3), channels are kept.",
-            when=lambda found, wanted, batches: (
-                found.shape == wanted.shape and not close(found[0], wanted[0])
-            ),
+            when=lambda found, wanted, _: found.shape == wanted.shape and not close(found[0], wanted[0]),
         ),
         Mistake(
-            lambda batches: (_means(batches), np.concatenate(batches).var(axis=(0, 2, 3), ddof=1)),
+            _mean_and(_pooled),
             "This is the variance of all batches thrown together: it also holds how much their means differ.",
             "the order: one variance per batch, then the mean of these.",
             when=lambda found, wanted, batches: any(
-                close(found[1], np.concatenate(batches).var(axis=(0, 2, 3), ddof=ddof)) for ddof in (0, 1)
+                close(found[1], _pooled(batches, ddof)) for ddof in (0, 1)
             ),
         ),
         Mistake(
-            lambda batches: (
-                _means(batches),
-                np.mean([batch.var(axis=(0, 2, 3)) for batch in batches], axis=0),
-            ),
+            _mean_and(lambda batches: np.mean([batch.var(PIXELS) for batch in batches], axis=0)),
             "The variance of each batch is divided by the number of its values.",
             "the sentence on the unbiased variance; numpy's `var` has an argument for it, `ddof`.",
         ),
         Mistake(
-            lambda batches: (_means(batches), _deviations(batches)),
+            _mean_and(_deviation),
             "You average standard deviations.",
             "what PyTorch keeps: variances; the root is taken when they are used.",
             when=lambda found, wanted, batches: any(
-                close(found[1], _deviations(batches) ** power) for power in (1, 2)
+                close(found[1], _deviation(batches) ** n) for n in (1, 2)
             ),
         ),
     ),

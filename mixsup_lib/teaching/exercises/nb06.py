@@ -59,64 +59,40 @@ exercise_6_1 = Exercise(
     praise="The fourth count, voxels in neither mask, does not occur: Dice does not depend on how much air is scanned.",
 )
 
-Size = tuple[float, float, float]
+SIZE = (2.0, 2.5, 4.0)
+"""Sides of a voxel in mm: 20 mm³."""
 
 
-def _two_masks() -> tuple[np.ndarray, np.ndarray, Size]:
+def _two_masks() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(6)
     truth, prediction = (rng.random((7, 6, 5)) < share for share in (0.5, 0.3))
-    return prediction, truth, (2.0, 2.5, 4.0)
+    return prediction, truth
 
 
-def _errors(
-    ml: Callable[[Size], float] = lambda size: np.prod(size) / 1000, axis: tuple[int, int] = (0, 1)
-) -> Callable[[np.ndarray, np.ndarray, Size], np.ndarray]:
+def _errors(ml: float = 0.02, axis: tuple[int, int] = (0, 1)) -> Callable:
     """Missed and extra volume (2, Z), with the volume of a voxel and the axes to sum over."""
-    return lambda prediction, truth, size: (
-        np.array([(truth & ~prediction).sum(axis=axis), (prediction & ~truth).sum(axis=axis)]) * ml(size)
+    return lambda prediction, truth, _: (
+        np.array([(truth & ~prediction).sum(axis=axis), (prediction & ~truth).sum(axis=axis)]) * ml
     )
 
 
-def _of_areas(prediction: np.ndarray, truth: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
-    difference = (truth.sum(axis=(0, 1)) - prediction.sum(axis=(0, 1))) * np.prod(size) / 1000
-    return np.maximum(difference, 0), np.maximum(-difference, 0)
+def _of_areas(prediction: np.ndarray, truth: np.ndarray, _: Any) -> np.ndarray:
+    difference = 0.02 * (truth.sum(axis=(0, 1)) - prediction.sum(axis=(0, 1)))
+    return np.maximum([difference, -difference], 0)
 
 
-def _either(wrong: Callable[[np.ndarray], np.ndarray]) -> Callable[..., str]:
-    """Which of the two volumes is what `wrong` makes of them, if any."""
+def _either(is_wrong: Callable) -> Callable:
+    """Which of the two volumes is wrong in this way: is_wrong(volume, right)."""
     return lambda found, wanted, *_: next(
-        (
-            name
-            for name, one, right in zip(("missed", "extra"), found, wanted, strict=True)
-            if close(one, wrong(right))
-        ),
-        "",
-    )
-
-
-def _cube(
-    found: np.ndarray, wanted: np.ndarray, prediction: np.ndarray, truth: np.ndarray, size: Size
-) -> str:
-    cubes = (
-        (_either(lambda right, s=side: right * s**3 / np.prod(size))(found, wanted), side) for side in size
-    )
-    return next(
-        (f"{name} volume takes a voxel for a cube of {side:g} mm" for name, side in cubes if name), ""
-    )
-
-
-def _first_off(found: np.ndarray, wanted: np.ndarray, *_: Any) -> str:
-    named = zip(("missed", "extra"), found, wanted, strict=True)
-    return next(
-        f"{name} volume of slice 0 is {one[0]:.4g} ml, expected {right[0]:.4g}"
-        for name, one, right in named
-        if not close(one, right)
+        name
+        for name, one, right in zip(("missed", "extra"), found, wanted, strict=True)
+        if is_wrong(one, right)
     )
 
 
 exercise_6_2 = Exercise(
     right=_errors(),
-    cases={"Two volumes of 7x6x5 voxels": _two_masks()},
+    cases={"Two volumes of 7x6x5 voxels": (*_two_masks(), SIZE)},
     mistakes=(
         Mistake(
             _errors(axis=(1, 2)),
@@ -130,41 +106,45 @@ exercise_6_2 = Exercise(
             "which mask a missed voxel belongs to: the ground truth.",
         ),
         Mistake(
-            _errors(lambda size: 1.0),
+            _errors(1.0),
             "The {seen} volume is in voxels.",
             "the volume of a voxel, the product of its three sides in mm, and 1 ml = 1000 mm³.",
-            when=_either(lambda right: 50 * right),
+            when=_either(lambda volume, right: close(volume, 50 * right)),
         ),
         Mistake(
-            _errors(np.prod),
+            _errors(20.0),
             "The {seen} volume is in mm³.",
             "the unit: 1 ml = 1000 mm³.",
-            when=_either(lambda right: 1000 * right),
+            when=_either(lambda volume, right: close(volume, 1000 * right)),
         ),
         Mistake(
-            _errors(lambda size: size[0] ** 3 / 1000),
-            "The {seen}, but its sides differ.",
+            _errors(SIZE[0] ** 3 / 1000),
+            "The {seen} volume takes a voxel for a cube, but its sides differ.",
             "the volume of a voxel: the product of three sides, not a cube.",
-            when=_cube,
+            when=_either(lambda volume, right: any(close(volume, right * side**3 / 20) for side in SIZE)),
         ),
         Mistake(
             _of_areas,
             "The {seen} volume is a difference of the two masks' areas, which lets errors cancel.",
             "voxels that are in one mask and not in the other: `a & ~b`.",
-            when=lambda found, wanted, *_: _either(lambda right: abs(wanted[0] - wanted[1]))(found, wanted),
+            when=lambda found, wanted, *_: _either(lambda one, _: close(one, abs(wanted[0] - wanted[1])))(
+                found, wanted
+            ),
         ),
         Mistake(
-            _errors(lambda size: sum(size) / 1000),
-            "The {seen}.",
-            "the voxels that are counted (`a & ~b`), and the volume of each: the product of its three sides.",
-            when=_first_off,
+            lambda *arguments: _errors()(*arguments) * [[1], [2]],
+            "The extra volume of slice 0 is {found[1][0]:.4g} ml, expected {wanted[1][0]:.4g}.",
+            "the voxels that are drawn too much: in the prediction and not in the ground truth.",
+            when=lambda found, wanted, *_: close(found[0], wanted[0]) and not close(found[1], wanted[1]),
         ),
     ),
+    says="The missed volume of slice 0 is {found[0][0]:.4g} ml, expected {wanted[0][0]:.4g}.",
+    look="the voxels that are counted (`a & ~b`), and the volume of each: the product of its three sides.",
     praise="Missed and invented volume do not cancel, as they would in a comparison of total volumes.",
 )
 
 
-def _label(mask: np.ndarray, structure: np.ndarray | None = None) -> tuple[np.ndarray, int]:
+def _label(mask: np.ndarray, structure: Any = None) -> tuple[np.ndarray, int]:
     from scipy import ndimage
 
     return ndimage.label(mask, structure)
@@ -176,9 +156,7 @@ def _grown(mask: np.ndarray) -> np.ndarray:
     return ndimage.binary_dilation(mask)
 
 
-def _islands(
-    prediction: np.ndarray, truth: np.ndarray, structure: np.ndarray | None = None, first: int = 1
-) -> int:
+def _islands(prediction: np.ndarray, truth: np.ndarray, first: int = 1, structure: Any = None) -> int:
     parts, n = _label(prediction, structure)
     return sum(not truth[parts == part].any() for part in range(first, n + 1))
 
@@ -251,7 +229,7 @@ exercise_6_3 = Exercise(
             "part numbers 1 to n: `range(1, n + 1)`; most missed tumour voxels have part number 0.",
         ),
         Mistake(
-            lambda prediction, truth: _islands(prediction, truth, np.ones((3, 3, 3))),
+            lambda prediction, truth: _islands(prediction, truth, structure=np.ones((3, 3, 3))),
             FOUND + ": voxels that only meet at a corner were taken for connected.",
             "the default of `ndimage.label`: faces.",
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from mixsup_lib.config import RunConfig, make_config
 from mixsup_lib.paper import BATCH
-from mixsup_lib.teaching.exercises.exercise import RETURN, Exercise, Mistake
+from mixsup_lib.teaching.exercises.exercise import RETURN, Exercise, Mistake, close
 
 Settings = dict[str, Any]
 ARM = {
@@ -91,6 +92,7 @@ exercise_8_2 = Exercise(
         for supervision, iterations, batches in (("mixed", 10, 1), ("standard", 10, 1), ("mixed", 10_000, 10))
     },
     attempt=_attempt,
+    same=functools.partial(close, tolerance=1e-9),
     mistakes=(
         Mistake(
             lambda config: np.array(_seen(config)) / config.batches_per_iteration,

@@ -90,19 +90,19 @@ def _times(found: np.ndarray, differences: np.ndarray) -> str:
     return f"{found.std() / _spread(differences):.2f}"
 
 
-def _near(found: np.ndarray, differences: np.ndarray, spread: float, tolerance: float) -> bool:
-    """Whether the means spread about as much as `spread`, in parts of what is right."""
-    return abs(found.std() - spread) <= tolerance * _spread(differences)
+def _spreads_as(spread: float, tolerance: float) -> Callable[..., str]:
+    """Whether the first case's means spread about as much as `spread`, and how many times as much as they should."""
+    return lambda found, wanted, differences, n: (
+        n == 2000
+        and abs(found.std() - spread) <= tolerance * _spread(differences)
+        and _times(found, differences)
+    )
 
 
-def _as_of_patients(found: np.ndarray, wanted: np.ndarray, differences: np.ndarray, n: int) -> str:
-    as_patients = differences.std() / np.sqrt(differences.size)
-    return n == 2000 and _near(found, differences, as_patients, 0.08) and _times(found, differences)
-
-
-def _as_of_folds(found: np.ndarray, wanted: np.ndarray, differences: np.ndarray, n: int) -> str:
-    as_folds = FOLD_MEANS.std() / np.sqrt(5)
-    return n == 2000 and _near(found, differences, as_folds, 0.04) and _times(found, differences)
+def _off_spread(of: int, tolerance: float) -> Callable[..., str]:
+    return lambda found, wanted, differences, n: (
+        n == of and abs(found.std() / _spread(differences) - 1) > tolerance and _times(found, differences)
+    )
 
 
 def _off_centre(found: np.ndarray, wanted: np.ndarray, differences: np.ndarray, n: int) -> str:
@@ -116,19 +116,11 @@ def _pooled(found: np.ndarray, wanted: np.ndarray, differences: np.ndarray, n: i
     return abs(found.mean() - pooled) <= 0.5 and _off_centre(found, wanted, differences, n)
 
 
-def _off_spread(of: int, tolerance: float) -> Callable[..., str]:
-    return lambda found, wanted, differences, n: (
-        n == of
-        and not _near(found, differences, _spread(differences), tolerance)
-        and _times(found, differences)
-    )
-
-
 exercise_9_2 = Exercise(
     right=lambda differences, folds, rng, n: bootstrap_over_folds(differences, folds, resamples=n),
     cases={
         "60 patients in five folds": (BY_FOLD + BY_PATIENT, 2000),
-        "Where the patients of a fold are": (BY_FOLD, 1001),
+        "Where the patients of a fold are": (BY_FOLD, 1001),  # n tells a mistake which case it is
         "Where the means of the folds are": (BY_PATIENT, 1000),
     },
     attempt=lambda bootstrap, differences, n: bootstrap(
@@ -152,7 +144,7 @@ exercise_9_2 = Exercise(
             lambda differences, folds, rng, n: rng.choice(differences, (n, differences.size)).mean(axis=1),
             "The spread is {seen} times what it should be, as if all patients were independent.",
             "what is drawn first: five folds out of the five, some twice and some not at all.",
-            when=_as_of_patients,
+            when=_spreads_as((BY_FOLD + BY_PATIENT).std() / np.sqrt(60), 0.08),
         ),
         Mistake(
             _bootstrap(mean=lambda drawn: np.concatenate(drawn).mean()),
@@ -171,7 +163,7 @@ exercise_9_2 = Exercise(
             _bootstrap(patients=lambda rng, part: part),
             "The spread is {seen} times what it should be: folds are drawn, but their patients stay as they are.",
             "the second draw: patients within each drawn fold.",
-            when=_as_of_folds,
+            when=_spreads_as(FOLD_MEANS.std() / np.sqrt(5), 0.04),
         ),
         Mistake(
             _bootstrap(lambda rng: rng.integers(5, size=4)),
