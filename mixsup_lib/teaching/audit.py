@@ -53,160 +53,106 @@ def fold_tests() -> dict[tuple[str, str], tuple[float, float]]:
 
 def audit() -> list[Statement]:
     """Every statement of the abstract and of section 4.3 that the tables could decide, in the paper's order."""
-    return [
-        _significant_at_15(),
-        _significant_at_5(),
-        _proportional(),
-        _outperforms(),
-        _largest(),
-        _all_folds_but_one(),
-        _similar_at_30(),
-        _first_scans_count(),
-        _five_as_good_as_fifteen(),
-        _decreasing(),
-        _sixty_tests(),
-    ]
+    found: list[Statement] = []
 
+    def judge(where: str, says: str, holds: bool | None, because: str) -> None:
+        verdict = CANNOT_TELL if holds is None else SUPPORTED if holds else NOT_SUPPORTED
+        found.append(Statement(where, says, verdict, because))
 
-def _verdict(holds: bool) -> str:
-    return SUPPORTED if holds else NOT_SUPPORTED
+    at = {n_fa: gains(n_fa) for n_fa in (5, 15, 30)}
+    every = {(n_fa, *key): gain for n_fa in at for key, gain in at[n_fa].items()}
+    whole = [gain["binary", "whole_tumor"] for gain in at.values()]
+    folds = {(setting, region): fold_gains(setting, region) for setting in TABLES for region in REGIONS}
 
-
-def _significant_at_15() -> Statement:
-    tests = fold_tests()
-    plain = sum(p < LEVEL for p, _ in tests.values())
-    corrected = sum(p < LEVEL for _, p in tests.values())
-    return Statement(
+    plain, corrected = (sum(p < LEVEL for p in tests) for tests in zip(*fold_tests().values(), strict=True))
+    judge(
         "abstract, section 4.3",
         "mixed supervision is significantly better: 15 FA, every region",
-        _verdict(corrected == len(tests)),
-        f"paired t-test over five folds: p < {LEVEL} in {plain} of {len(tests)} comparisons, in {corrected} after "
+        corrected == len(folds),
+        f"paired t-test over five folds: p < {LEVEL} in {plain} of {len(folds)} comparisons, in {corrected} after "
         "Holm's correction",
     )
-
-
-def _significant_at_5() -> Statement:
-    found = gains(5).values()
-    return Statement(
+    judge(
         "abstract, section 4.3",
         "mixed supervision is significantly better: 5 FA",
-        CANNOT_TELL,
-        f"differences {min(found):+.2f} to {max(found):+.2f}, but neither folds, patients nor seeds are printed",
+        None,
+        f"differences {min(at[5].values()):+.2f} to {max(at[5].values()):+.2f}, but neither folds, patients nor seeds "
+        "are printed",
     )
-
-
-def _proportional() -> Statement:
-    columns = {key: [gains(n)[key] for n in (5, 15, 30)] for key in gains(5)}
-    rising = [key for key, (five, fifteen, thirty) in columns.items() if not five > fifteen > thirty]
-    exceptions = " and ".join(f"{setting} {region_name(region)}" for setting, region in rising)
-    five, fifteen, _ = columns["binary", "whole_tumor"]
+    others = [key for key in folds if not at[5][key] > at[15][key] > at[30][key]]
+    exceptions = " and ".join(f"{setting} {region_name(region)}" for setting, region in others)
     ratio = (SCENARIOS[5] / 5) / (SCENARIOS[15] / 15)
-    return Statement(
+    judge(
         "abstract",
         "the improvement is proportional to the ratio of weak to full scans",
-        _verdict(not rising),
-        f"in {len(columns) - len(rising)} of {len(columns)} columns the gain grows with it (not in {exceptions}); "
-        f"for the whole tumour it is {five / fifteen:.1f} times as large where the ratio is {ratio:.1f} times as large",
+        not others,
+        f"in {len(folds) - len(others)} of {len(folds)} columns the gain grows with it (not in {exceptions}); for the "
+        f"whole tumour it is {whole[0] / whole[1]:.1f} times as large where the ratio is {ratio:.1f} times as large",
     )
-
-
-def _outperforms() -> Statement:
-    found = [*gains(5).values(), *gains(15).values()]
-    better = sum(gain > 0 for gain in found)
-    return Statement(
+    few = [*at[5].values(), *at[15].values()]
+    better = sum(gain > 0 for gain in few)
+    judge(
         "section 4.3",
         "with 5 and 15 FA mixed is ahead on all regions, binary and multiclass (means)",
-        _verdict(better == len(found)),
-        f"{better} of {len(found)} means are higher; the smallest difference is {min(found):+.2f} points",
+        better == len(few),
+        f"{better} of {len(few)} means are higher; the smallest difference is {min(few):+.2f} points",
     )
-
-
-def _largest() -> Statement:
-    every = {(n, *key): gain for n in (5, 15, 30) for key, gain in gains(n).items()}
-    two = sorted(every, key=every.get)[-2:]
-    expected = {(5, setting, "whole_tumor") for setting in TABLES}
-    return Statement(
+    largest = [every[5, setting, "whole_tumor"] for setting in ("binary", "multiclass")]
+    judge(
         "section 4.3",
         "the largest improvements are whole tumour at 5 FA: 8 points binary, 9 multiclass",
-        _verdict(set(two) == expected and [round(every[key]) for key in sorted(expected)] == [8, 9]),
-        f"{every[5, 'binary', 'whole_tumor']:+.2f} and {every[5, 'multiclass', 'whole_tumor']:+.2f}, the largest two "
-        f"of {len(every)}",
+        sorted(every.values())[-2:] == largest and [round(gain) for gain in largest] == [8, 9],
+        f"{largest[0]:+.2f} and {largest[1]:+.2f}, the largest two of {len(every)}",
     )
-
-
-def _all_folds_but_one() -> Statement:
-    losses = [
-        (setting, region, fold)
-        for setting in TABLES
-        for region in REGIONS
-        for fold, gain in enumerate(fold_gains(setting, region), 1)
-        if gain <= 0
-    ]
-    return Statement(
+    losses = [(*key, fold) for key, gain in folds.items() for fold in np.flatnonzero(gain <= 0) + 1]
+    compared = len(folds) * N_FOLDS
+    judge(
         "section 4.3",
         "15 FA: an improvement in all folds and regions but one fold of the enhancing core, binary",
-        _verdict([(setting, region) for setting, region, _ in losses] == [("binary", "enhancing_core")]),
-        f"{2 * len(REGIONS) * N_FOLDS - len(losses)} of {2 * len(REGIONS) * N_FOLDS} differences are positive; "
-        f"the other is fold {losses[0][2]}",
+        [loss[:2] for loss in losses] == [("binary", "enhancing_core")],
+        f"{compared - len(losses)} of {compared} differences are positive; the other is fold {losses[0][2]}",
     )
-
-
-def _similar_at_30() -> Statement:
-    found = gains(30).values()
-    return Statement(
+    judge(
         "section 4.3",
         "with 30 FA both perform alike",
-        CANNOT_TELL,
-        f"differences {min(found):+.2f} to {max(found):+.2f}; to call that equal needs a margin named beforehand and a "
-        "spread, and neither is printed",
+        None,
+        f"differences {min(at[30].values()):+.2f} to {max(at[30].values()):+.2f}; to call that equal needs a margin "
+        "named beforehand and a spread, and neither is printed",
     )
-
-
-def _first_scans_count() -> Statement:
     steps = [
-        means[arm, 15][i] - means[arm, 5][i]
+        after - before
         for means, _ in TABLES.values()
         for arm in ("standard", "mixed")
-        for i in range(len(REGIONS))
+        for before, after in zip(means[arm, 5], means[arm, 15], strict=True)
     ]
-    return Statement(
+    judge(
         "section 4.3",
         "Dice rises quickly with the first annotated scans, in both arms",
-        _verdict(min(steps) > 0),
+        min(steps) > 0,
         f"from 5 to 15 FA by {min(steps):.1f} to {max(steps):.1f} points, in all {len(steps)} columns",
     )
-
-
-def _five_as_good_as_fifteen() -> Statement:
-    means, folds = TABLES["binary"]
+    means, columns = TABLES["binary"]
     mixed, standard = means["mixed", 5][0], means["standard", 15][0]
-    spread = np.std(folds["standard", "whole_tumor"][:N_FOLDS], ddof=1) / np.sqrt(N_FOLDS)
-    verdict = _verdict(mixed > standard) if abs(mixed - standard) > 2 * spread else CANNOT_TELL
-    return Statement(
+    spread = np.std(columns["standard", "whole_tumor"][:N_FOLDS], ddof=1) / np.sqrt(N_FOLDS)
+    judge(
         "section 4.3, figure 7",
         "whole tumour: mixed with 5 FA is slightly better than standard with 15 FA",
-        verdict,
+        mixed > standard if abs(mixed - standard) > 2 * spread else None,
         f"{mixed} against {standard}: {mixed - standard:+.2f}, with a standard error of {spread:.2f} over the folds of "
         "the latter alone; the scenarios test other folds",
     )
-
-
-def _decreasing() -> Statement:
-    gain = [gains(n)["binary", "whole_tumor"] for n in (5, 15, 30)]
-    return Statement(
+    judge(
         "figure 7",
         "whole tumour: the improvement shrinks as more scans are annotated",
-        _verdict(gain == sorted(gain, reverse=True)),
-        f"{gain[0]:+.2f}, {gain[1]:+.2f} and {gain[2]:+.2f} at 5, 15 and 30 FA",
+        whole == sorted(whole, reverse=True),
+        f"{whole[0]:+.2f}, {whole[1]:+.2f} and {whole[2]:+.2f} at 5, 15 and 30 FA",
     )
-
-
-def _sixty_tests() -> Statement:
-    mixed = [n for n, weak in SCENARIOS.items() if weak]
-    count = N_FOLDS * len(mixed) * len(TASKS)
-    return Statement(
+    scenarios = sum(weak > 0 for weak in SCENARIOS.values())
+    count = N_FOLDS * scenarios * len(TASKS)
+    judge(
         "section 4.2",
         "the comparison rests on 60 tests",
-        _verdict(count == 60),
-        f"{N_FOLDS} folds x {len(mixed)} scenarios x {len(TASKS)} problems = {count}; one seed each",
+        count == 60,
+        f"{N_FOLDS} folds x {scenarios} scenarios x {len(TASKS)} problems = {count}; one seed each",
     )
+    return found

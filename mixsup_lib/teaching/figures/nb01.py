@@ -68,8 +68,8 @@ def three_planes(
         if case.labels is not None:
             mask = np.take(case.labels, voxel[through], axis=through).T != 0
             if mask.any():
-                where = {"origin": origin[[column, row]], "step": step[[column, row]]}
-                outline(axis, mask, COLORS["truth"], **where)
+                axes_mm = {"origin": origin[[column, row]], "step": step[[column, row]]}
+                outline(axis, mask, COLORS["truth"], **axes_mm)
                 axis.set(xlim=edges[column], ylim=edges[row][::-flip])
         axis.axvline(place[column], color="white", lw=0.7, ls=":")
         axis.axhline(place[row], color="white", lw=0.7, ls=":")
@@ -80,8 +80,8 @@ def three_planes(
         axis.set(xlabel=f"{'xyz'[column]} (mm)", ylabel=f"{'xyz'[row]} (mm)")
         axis.set_title(f"{plane}, {'xyz'[through]} = {place[through]:.1f} mm")
         axis.grid(False)
-    where = ", ".join(f"{mm:.1f}" for mm in place)
-    words = f"Three planes of {case.patient}, {sequence}, through voxel {tuple(voxel)}, that is x, y, z = {where} mm. "
+    at = ", ".join(f"{mm:.1f}" for mm in place)
+    words = f"Three planes of {case.patient}, {sequence}, through voxel {tuple(voxel)}, that is x, y, z = {at} mm. "
     words += "On the axial and coronal plane the patient's right, where x is positive, is on the left of the picture."
     return described(figure, words, title)
 
