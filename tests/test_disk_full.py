@@ -108,14 +108,14 @@ def test_a_disk_that_says_only_at_the_flush_that_it_is_full(phantom, tmp_path, m
     call = ["prepare", str(phantom), str(tmp_path / "s"), "--window", *map(str, WINDOW), "--workers", "1"]
 
     def full(file) -> None:
-        if os.fstat(file).st_size > 1e5:  # the images; all else is smaller
+        if os.pread(file, 1, 0) == b"{":  # the record of a patient
             raise OSError(errno.ENOSPC, "")
 
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full)
         assert main(call) == 1
-    assert ".npy: cannot" in assert_one_sentence(capfd, tmp_path)
-    assert not list((tmp_path / "s").glob("*.npy")) and main(call) == 0
+    assert ".json: cannot" in assert_one_sentence(capfd, tmp_path)
+    assert not list((tmp_path / "s").glob("*.json")) and main(call) == 0
 
 
 def test_run(disk, run_settings, tmp_path, capfd):
