@@ -385,14 +385,14 @@ class SliceStore:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
-        """Images (B, C, H, W) float16 of rows of `table` (row numbers or a slice); their non-zero median is 100."""
+    def __getitem__(self, rows: np.ndarray | slice | int) -> np.ndarray:
+        """Images (B, C, H, W) float16 of rows of `table`, or (C, H, W) of one; their non-zero median is 100."""
         rows = np.arange(len(self))[rows]
-        images = np.empty((len(rows), *self.shape[1:]), np.float16)
-        numbers = np.searchsorted(self._starts, rows, side="right") - 1
-        for image, row, number in zip(images, rows, numbers, strict=True):
+        images = np.empty((rows.size, *self.shape[1:]), np.float16)  # (B, C, H, W)
+        numbers = np.searchsorted(self._starts, rows.ravel(), side="right") - 1
+        for image, row, number in zip(images, rows.flat, numbers, strict=True):
             image[:] = self._open(self._names[number])[row - self._starts[number]]
-        return images
+        return images.reshape(*rows.shape, *self.shape[1:])
 
     def slices(self, patient: str) -> np.ndarray:
         """All slices (Z, C, H, W) float16 of one patient, memory-mapped, read only."""
