@@ -275,7 +275,9 @@ def _prepare_patient(patient: Patient, folder: Path, settings: dict, alone: bool
     (folder / f"{patient.id}.json").unlink(missing_ok=True)  # it describes what is about to be replaced
     case = patient.read_images(joined=False)
     slices, frame = patient_slices(case, settings["pixel_mm"], settings["window"])
-    target = folder / f"{patient.id}.npy"  # not flushed: its digest tells a power failure, a kill does no harm
+    target = (
+        folder / f"{patient.id}.npy"
+    )  # not flushed: its digest tells a power failure, a kill does no harm
     with atomic_path(target, slices.nbytes, flush=False) as temporary, open(temporary, "wb") as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(slices))
         file.write(slices.data)  # `np.save` does not tell that the disk is full

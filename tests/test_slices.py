@@ -217,7 +217,15 @@ def test_rows_of_the_store_are_the_slices_of_its_patients(store):
     whole = np.concatenate([store.slices(patient.id) for patient in store.cohort.patients])
     assert whole.shape == store.shape and len(whole) == len(store) == len(store.table)
     rows = np.array([700 % len(store), 3, 3, len(store) - 1, 0])
-    for which in (rows, 7, -1, rows[:0], slice(5, 90, 7), slice(None), store.rows(store.cohort.patients[4].id)):
+    for which in (
+        rows,
+        7,
+        -1,
+        rows[:0],
+        slice(5, 90, 7),
+        slice(None),
+        store.rows(store.cohort.patients[4].id),
+    ):
         assert np.array_equal(store[which], whole[which])
     with pytest.raises(IndexError):
         store[np.array([len(store)])]
