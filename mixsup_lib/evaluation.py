@@ -99,16 +99,17 @@ def _score(network: MixedSupervisionUNet, images: torch.Tensor) -> tuple[torch.T
     """Pixel scores (B, K, H, W), and image scores (B, R, 2) or None; one pass where both take the same input."""
     geometry, (height, width) = network.geometry, images.shape[2:]
     whole = [geometry.whole_slice_frame(size) for size in (height, width)]
-    trained = [
-        geometry.training_frame(*sizes) for sizes in zip((height, width), network.input_shape, strict=True)
-    ]
-    if network.branches and whole == trained:
+    trained = None
+    if network.branches:  # only their first layer fixes the size of the input
+        pairs = zip((height, width), network.input_shape, strict=True)
+        trained = [geometry.training_frame(*pair) for pair in pairs]
+    if whole == trained:
         pixel_scores, image_scores = network(padded(images, whole))  # (B, K, H', W'), (B, R, 2)
     else:
         pixel_scores = network.pixel_scores(padded(images, whole))  # (B, K, H', W')
-        image_scores = network.image_scores(padded(images, trained)) if network.branches else None
+        image_scores = network.image_scores(padded(images, trained)) if trained else None  # (B, R, 2)
     top, left = (-frame.first for frame in whole)
-    return pixel_scores[:, :, top : top + height, left : left + width], image_scores
+    return pixel_scores[:, :, top : top + height, left : left + width], image_scores  # (B, K, H, W)
 
 
 def label_volume(probabilities: np.ndarray, frame: SliceFrame) -> np.ndarray:

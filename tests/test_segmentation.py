@@ -59,6 +59,12 @@ def test_image_scores_come_from_the_training_size():
     assert np.allclose(presence, expected, atol=1e-6)
 
 
+def test_without_a_branch_slices_may_be_larger_than_those_of_training():
+    net = network(padding="same", depth=2, input_shape=(48, 40), n_branches=0)
+    probabilities, presence = score_slices(net, np.ones((2, 2, 61, 64), np.float32), device=CPU)
+    assert probabilities.shape == (2, 2, 61, 64) and presence is None
+
+
 def test_batches_do_not_change_scores():
     net = network(padding="same", depth=2, input_shape=(48, 40))
     slices = np.random.default_rng(0).random((5, 2, 48, 40)).astype(np.float32)
