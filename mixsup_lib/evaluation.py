@@ -73,26 +73,20 @@ def score_slices(
         Class probabilities (Z, K, H, W) float32, and the probability of tumour (Z, R) of each branch or None.
     """
     network.eval()
-    different, which = _different(slices)
+    empty = ~slices.any(axis=(1, 2, 3))  # (Z,)
+    computed = ~empty | (empty.cumsum() == 1)  # of the empty slices the first alone
+    place = computed.cumsum() - 1  # (Z,), of every slice among the computed ones
+    place[empty] = place[empty.argmax()]
+    rows = np.flatnonzero(computed)
     probabilities, presence = [], []
-    for start in range(0, len(different), batch):
-        part = np.asarray(slices[different[start : start + batch]], np.float32)
-        part = torch.from_numpy(part).to(device)
+    for start in range(0, len(rows), batch):
+        part = np.asarray(slices[rows[start : start + batch]], np.float32)  # (B, C, H, W)
         with autocast(precision, device):
-            scores, image_scores = _score(network, part)
-        probabilities.append(scores.float().softmax(dim=1).cpu().numpy())
+            scores, image_scores = _score(network, torch.from_numpy(part).to(device))
+        probabilities.append(scores.softmax(dim=1).cpu().numpy())  # (B, K, H, W)
         if image_scores is not None:
-            presence.append(image_scores.float().softmax(dim=2)[:, :, 1].cpu().numpy())  # (B, R, 2) -> (B, R)
-    return np.concatenate(probabilities)[which], np.concatenate(presence)[which] if presence else None
-
-
-def _different(slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of (Z, C, H, W) to compute, of all-zero slices the first alone; and which of these stands for each row."""
-    empty = ~slices.any(axis=(1, 2, 3))
-    different = np.flatnonzero(~empty | (np.cumsum(empty) == 1))
-    which = np.searchsorted(different, np.arange(len(slices)))
-    which[empty] = np.searchsorted(different, np.argmax(empty))
-    return different, which
+            presence.append(image_scores.softmax(dim=2)[:, :, 1].cpu().numpy())  # (B, R, 2) -> (B, R)
+    return np.concatenate(probabilities)[place], np.concatenate(presence)[place] if presence else None
 
 
 def _score(network: MixedSupervisionUNet, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -245,11 +239,6 @@ def slice_auc(scores: np.ndarray, present: np.ndarray) -> float:
     It is the probability that a slice with the structure scores higher than one without, ties counting half. NaN
     where all slices are of one kind. Raises DataError for scores that are not finite.
     """
-    scores, present = np.asarray(scores, dtype=float), np.asarray(present, dtype=bool)
-    if scores.shape != present.shape or scores.ndim != 1:
-        raise DataError(
-            f"slice scores have shape {scores.shape} and labels {present.shape}, expected one per slice."
-        )
     if not np.isfinite(scores).all():
         raise DataError(
             "image-level scores contain NaN or infinity; the training has diverged, lower its rate."
@@ -294,9 +283,8 @@ def evaluate_patient(
         auc = float("nan")
         if slice_scores is not None:
             branches = [c - 1 for c in REGIONS[region]] if task == "multiclass" else [0]
-            auc = slice_auc(
-                np.asarray(slice_scores)[:, branches].max(axis=1), true.any(axis=(0, 1))
-            )  # both (Z,)
+            of_region = np.asarray(slice_scores)[:, branches].max(axis=1)  # (Z, R) -> (Z,)
+            auc = slice_auc(of_region, true.any(axis=(0, 1)))  # (X, Y, Z) -> (Z,)
         values = (
             patient,
             region,
@@ -330,14 +318,10 @@ def _percent(part: int, whole: int, *, defined: bool = True) -> float:
 
 def _surface(mask: np.ndarray) -> np.ndarray:
     """Indices (points, dimensions) of the surface voxels of a non-empty mask."""
-    from scipy.ndimage import binary_erosion
+    from scipy.ndimage import binary_erosion, find_objects
 
-    box = []
-    for axis in range(mask.ndim):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        occupied = np.flatnonzero(mask.any(axis=others))  # (number of occupied planes,)
-        box.append(slice(occupied[0], occupied[-1] + 1))
-    inside = mask[tuple(box)]
+    (box,) = find_objects(mask.astype(np.uint8))  # the bounding box: to erode it alone is faster
+    inside = mask[box]
     return np.argwhere(inside & ~binary_erosion(inside)) + [
         side.start for side in box
     ]  # (points, dimensions)

@@ -159,8 +159,10 @@ class Trainer:
         labels = torch.as_tensor(batch.labels).to(self.device, non_blocking=True)
         height, width = labels.shape[1:]
         outside = (max(-left, 0), max(right - width, 0), max(-top, 0), max(bottom - height, 0))
-        labels = labels[:, max(top, 0) : bottom, max(left, 0) : right]
-        return torch.nn.functional.pad(labels, outside)  # beyond the slice there is no tumour
+        labels = labels[:, max(top, 0) : bottom, max(left, 0) : right]  # (k + m, at most H', at most W')
+        return torch.nn.functional.pad(
+            labels, outside
+        )  # (k + m, H', W'): beyond the slice there is no tumour
 
     @torch.no_grad()
     def estimate_batch_norm(self) -> None:

@@ -42,6 +42,7 @@ HEAVY = {
     "scipy",
     "matplotlib",
     "skimage",
+    "sklearn",
     "PIL",
     "IPython",
     "ipywidgets",
