@@ -160,9 +160,8 @@ class Trainer:
         height, width = labels.shape[1:]
         outside = (max(-left, 0), max(right - width, 0), max(-top, 0), max(bottom - height, 0))
         labels = labels[:, max(top, 0) : bottom, max(left, 0) : right]  # (k + m, at most H', at most W')
-        return torch.nn.functional.pad(
-            labels, outside
-        )  # (k + m, H', W'): beyond the slice there is no tumour
+        # Beyond the slice there is no tumour.
+        return torch.nn.functional.pad(labels, outside)  # (k + m, H', W')
 
     @torch.no_grad()
     def estimate_batch_norm(self) -> None:
