@@ -59,10 +59,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-_TEMPORARY = re.compile(r"\.[0-9a-f]{8}\..+")
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-
-
 @contextmanager
 def atomic_path(path: str | Path, needs: int | None = None, flush: bool = True) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success it is flushed to disk and renamed to `path`.
@@ -94,7 +90,7 @@ def atomic_path(path: str | Path, needs: int | None = None, flush: bool = True) 
 
 def disk_full(error: OSError, path: str | Path, needs: int | None = None) -> DiskFullError | None:
     """The sentence about a full disk that has no room for `path`, or None where `error` is something else."""
-    if error.errno not in _NO_ROOM:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return None
     folder = next((place for place in Path(path).absolute().parents if place.is_dir()), Path("/"))
     room = shutil.disk_usage(folder).free
@@ -104,18 +100,6 @@ def disk_full(error: OSError, path: str | Path, needs: int | None = None) -> Dis
         f"{path}: cannot be written, {why}: there is room for {room / 1e6:.2f} MB, and it needs {wanted}. Make room "
         "and start the same command again; what was finished is kept."
     )
-
-
-def stopped_by_full_disk(said: str, path: str | Path) -> DiskFullError | None:
-    """Did another program, which said `said` and was to write `path`, stop because the disk is full? Then the sentence.
-
-    A program that finds no room may find none for its complaint either, and say nothing.
-    """
-    folder = next(place for place in Path(path).absolute().parents if place.is_dir())
-    silent = not said.strip() and shutil.disk_usage(folder).free < 1e6
-    if not silent and os.strerror(errno.ENOSPC) not in said:
-        return None
-    return disk_full(OSError(errno.ENOSPC, ""), path)
 
 
 def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
@@ -143,7 +127,7 @@ def remove_leftovers(folder: str | Path) -> None:
 
 def is_leftover(file: Path) -> bool:
     """Is this the name of a temporary file of `atomic_path`?"""
-    return _TEMPORARY.fullmatch(file.name) is not None
+    return re.fullmatch(r"\.[0-9a-f]{8}\..+", file.name) is not None
 
 
 @contextmanager

@@ -23,7 +23,6 @@ from mixsup_lib.files import (
     atomic_path,
     disk_full,
     is_leftover,
-    stopped_by_full_disk,
     write_text,
 )
 from mixsup_lib.phantom import make_phantom
@@ -175,14 +174,3 @@ def test_a_quota_is_named_and_other_faults_are_left_alone(tmp_path):
     assert disk_full(OSError(errno.EACCES, ""), tmp_path / "a") is None
     with pytest.raises(IsADirectoryError):
         write_text(tmp_path, "x")
-
-
-def test_another_program_that_stopped_on_a_full_disk_is_understood(disk, tmp_path):
-    said = "Traceback\nOSError: [Errno 28] No space left on device: 'x.ipynb'"
-    assert "x.ipynb: cannot be written, its disk is full" in str(
-        stopped_by_full_disk(said, tmp_path / "x.ipynb")
-    )
-    assert stopped_by_full_disk("", tmp_path / "x.ipynb") is None
-    assert stopped_by_full_disk("DataError: no", disk / "x.ipynb") is None
-    leave(disk, 0)
-    assert stopped_by_full_disk("", disk / "x.ipynb") is not None  # no room for a complaint either

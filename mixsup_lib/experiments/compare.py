@@ -18,7 +18,7 @@ from mixsup_lib.datasets import find_cohort
 from mixsup_lib.experiments import tables
 from mixsup_lib.experiments.experiment import Cell, Experiment, cells_of, read_experiment
 from mixsup_lib.experiments.runs import collect, open_store, store_folder
-from mixsup_lib.files import DataError, atomic_path, locked, read_json, stopped_by_full_disk, write_text
+from mixsup_lib.files import DataError, atomic_path, locked, read_json, write_text
 from mixsup_lib.phantom import make_phantom
 
 MAIN = Experiment(
@@ -110,7 +110,7 @@ def compare(
             (execute or run_here)(missing, cohort, jobs)
         failed = [cell for cell in missing if not cell.finished()]
         for cell in failed:
-            print(f"     failed: {cell.name}: {_reason(cell.printed(), cell.notebook)}")
+            print(f"     failed: {cell.name}: {_reason(cell.printed())}")
             print(f"             {cell.notebook}")
         print("3/3  Table", flush=True)
         try:
@@ -213,10 +213,8 @@ def _iterations(cell: Cell) -> int:
         return 0
 
 
-def _reason(printed: str, notebook: Path) -> str:
-    """The last line of what a program printed that was to write `notebook`. Raises DiskFullError where that says so."""
-    if full := stopped_by_full_disk(printed, notebook):
-        raise full
+def _reason(printed: str) -> str:
+    """The last line of what a program printed, which says why it stopped."""
     return next((line.strip() for line in reversed(printed.splitlines()) if line.strip()), "no output")
 
 
@@ -272,5 +270,5 @@ def _report(folders: list[Path], place: Path) -> Path:
     ):
         done = subprocess.run(step, capture_output=True, text=True, stdin=DEVNULL)
         if done.returncode:
-            raise DataError(f"{notebook}: the report could not be made: {_reason(done.stderr, notebook)}")
+            raise DataError(f"{notebook}: the report could not be made: {_reason(done.stderr)}")
     return notebook.with_suffix(".html")
