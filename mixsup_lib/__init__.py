@@ -8,9 +8,9 @@ what goes into a batch, `unet`, `model`, `losses` and `optim` are the method, `t
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+TYPE_CHECKING = False  # True for type checkers; importing `typing` would take longer than all the rest
 
 if TYPE_CHECKING:
     from mixsup_lib.config import make_config, refuse_unknown, run_config
@@ -51,7 +51,7 @@ _MODULE_OF = {name: module for module, names in _PLACES.items() for name in name
 __all__ = sorted(_MODULE_OF)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'mixsup_lib' has no attribute {name!r}")
     value = getattr(import_module(f"mixsup_lib.{_MODULE_OF[name]}"), name)
