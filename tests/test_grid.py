@@ -66,7 +66,7 @@ def test_only_what_is_missing_is_submitted_and_a_fault_stops_no_other(
     before = {file: file.stat().st_mtime_ns for folder in finished for file in folder.iterdir()}
 
     monkeypatch.setattr(grid, "run_command", stand_in(FINISH))
-    with pytest.raises(DataError, match="per_patient.csv: missing"):  # what the stand-ins leave is no record
+    with pytest.raises(DataError, match="metrics.json: not the record"):  # what the stand-ins leave is none
         call()
     assert len(list((root / "runs").rglob("run.ipynb"))) == 3
     assert {file: file.stat().st_mtime_ns for file in before} == before
