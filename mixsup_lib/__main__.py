@@ -76,9 +76,7 @@ def parse_settings(pairs: Sequence[str]) -> dict:
         try:
             settings[name] = read_yaml(value)
         except ValueError:
-            raise SettingError(
-                f"--set {name}: {value!r} is not a value; write a number, text or [list]."
-            ) from None
+            raise SettingError(f"--set {name}: {value!r} is not a value; write a number, text or [list].") from None
     return settings
 
 
@@ -89,9 +87,7 @@ def read_settings(path: Path) -> dict:
     except (OSError, ValueError) as error:
         raise SettingError(f"{path}: cannot be read as YAML ({str(error).splitlines()[0]}).") from None
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise SettingError(
-            f"{path}: found {type(content).__name__}, expected settings as `name: value` lines."
-        )
+        raise SettingError(f"{path}: found {type(content).__name__}, expected settings as `name: value` lines.")
     return content
 
 
@@ -104,9 +100,7 @@ def _doctor(_: argparse.Namespace) -> int:
 def _phantom(call: argparse.Namespace) -> int:
     from mixsup_lib.phantom import make_phantom
 
-    make_phantom(
-        call.folder, patients=call.patients, voxel_mm=call.voxel_mm, seed=call.seed, workers=call.workers
-    )
+    make_phantom(call.folder, patients=call.patients, voxel_mm=call.voxel_mm, seed=call.seed, workers=call.workers)
     return 0
 
 
@@ -137,9 +131,7 @@ def _run(call: argparse.Namespace) -> int:
     folder = run(make_config(**{**settings, **parse_settings(call.settings)}))
     _, metrics = load_run(folder)
     for region, value in metrics.mean_dice.items():
-        print(
-            f"{region}: mean Dice {'-' if value is None else f'{value:.2f}'} over {metrics.n_test[region]} patients"
-        )
+        print(f"{region}: mean Dice {'-' if value is None else f'{value:.2f}'} over {metrics.n_test[region]} patients")
     print(folder)
     return 0
 

@@ -72,21 +72,14 @@ def format_problems(problems: pd.DataFrame) -> str:
     cells = problems[["severity", "patient", "file", "problem"]].map(printable)
     widths = [max(cells[name].str.len().max(), len(name)) for name in cells]
     lines = [cells.columns, *cells.itertuples(index=False)]
-    text = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     counts = cells["severity"].value_counts()
     total = ", ".join(f"{counts.get(name, 0)} {name}s" for name in ("error", "warning", "note"))
     return "\n".join([*text, f"{total}."])
 
 
 def _check_patient(
-    patient: Patient,
-    cohort: Cohort,
-    rows: pd.DataFrame | None,
-    digests: dict[bytes, str],
-    axes: dict[Patient, str],
+    patient: Patient, cohort: Cohort, rows: pd.DataFrame | None, digests: dict[bytes, str], axes: dict[Patient, str]
 ) -> list[Problem]:
     """What is wrong with one patient; adds what the patients are compared by to `digests` and `axes`."""
     found: list[Problem] = []
@@ -214,10 +207,7 @@ def identifying(patients: Iterable[Patient]) -> list[Problem]:
             found.setdefault((where, sentence), []).append(Problem(patient.id, file, sentence, "warning"))
     return [
         Problem(
-            first.patient,
-            first.file,
-            first.problem + (f" (and {len(more)} more files)" if more else ""),
-            "warning",
+            first.patient, first.file, first.problem + (f" (and {len(more)} more files)" if more else ""), "warning"
         )
         for first, *more in found.values()
     ]
@@ -230,11 +220,7 @@ def _personal(patient: Patient) -> Iterator[tuple[str, str, str]]:
         a_person = "^" in patient.id or (len(parts) > 1 and not re.search(r"\d", patient.id))
         fault = "holds a date" if DATE.search(patient.id) else "reads like a person's" if a_person else None
         if fault:
-            yield (
-                patient.place,
-                patient.id,
-                f"the patient's name {shown(patient.id)} {fault}; use a pseudonym.",
-            )
+            yield (patient.place, patient.id, f"the patient's name {shown(patient.id)} {fault}; use a pseudonym.")
     for path in (*patient.image_files, *patient.mask_files):
         file, own = patient.relative(path), path.name.removeprefix(patient.id)
         if DATE.search(own) and not PUBLIC.fullmatch(own):

@@ -24,11 +24,7 @@ class RunConfig(BaseModel):
     """
 
     model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        validate_default=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
 
     # Where
@@ -153,9 +149,7 @@ class RunConfig(BaseModel):
     @model_validator(mode="after")
     def _check_together(self) -> RunConfig:
         if self.fold > self.n_folds:
-            raise ValueError(
-                f"fold is {self.fold}, but there are {self.n_folds} folds; choose 1..{self.n_folds}"
-            )
+            raise ValueError(f"fold is {self.fold}, but there are {self.n_folds} folds; choose 1..{self.n_folds}")
         if len(self.target_weights) != self.n_maps:
             raise ValueError(f"target_weights needs {self.n_maps} values for task {self.task}")
         if self.supervision == "standard" and self.n:
@@ -172,9 +166,7 @@ class RunConfig(BaseModel):
                 "which is deep_skip; use branch=deep_skip or task=multiclass"
             )
         if self.task == "multiclass" and self.k < len(paper.CLASSES):
-            raise ValueError(
-                f"multiclass needs k >= {len(paper.CLASSES)}: every subclass occurs in every batch"
-            )
+            raise ValueError(f"multiclass needs k >= {len(paper.CLASSES)}: every subclass occurs in every batch")
         return self
 
     @property
@@ -289,6 +281,4 @@ def refuse_unknown(namespace: Mapping[str, Any], before: Collection[str], known:
 
 def _parameters(namespace: Mapping[str, Any], before: Collection[str]) -> list[str]:
     """Public names of a notebook that appeared since `before` was taken."""
-    return [
-        name for name in namespace if name not in before and not name.startswith("_") and name != "before"
-    ]
+    return [name for name in namespace if name not in before and not name.startswith("_") and name != "before"]

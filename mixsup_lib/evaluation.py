@@ -222,9 +222,7 @@ def hausdorff95(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[flo
     prediction, truth = _masks(prediction, truth)
     spacing = (1.0,) * truth.ndim if spacing is None else tuple(float(size) for size in spacing)
     if len(spacing) != truth.ndim or not all(np.isfinite(size) and size > 0 for size in spacing):
-        raise SettingError(
-            f"spacing is {spacing}, expected {truth.ndim} positive voxel sizes in mm, or None."
-        )
+        raise SettingError(f"spacing is {spacing}, expected {truth.ndim} positive voxel sizes in mm, or None.")
     if not (prediction.any() and truth.any()):
         return float("nan")
     predicted, true = (_surface(mask) * spacing for mask in (prediction, truth))  # (points, dimensions), mm
@@ -240,9 +238,7 @@ def slice_auc(scores: np.ndarray, present: np.ndarray) -> float:
     where all slices are of one kind. Raises DataError for scores that are not finite.
     """
     if not np.isfinite(scores).all():
-        raise DataError(
-            "image-level scores contain NaN or infinity; the training has diverged, lower its rate."
-        )
+        raise DataError("image-level scores contain NaN or infinity; the training has diverged, lower its rate.")
     if present.all() or not present.any():
         return float("nan")
     from sklearn.metrics import roc_auc_score
@@ -273,9 +269,7 @@ def evaluate_patient(
     n_branches = len(CLASSES) if task == "multiclass" else 1
     if slice_scores is not None and np.shape(slice_scores) != (truth.shape[-1], n_branches):
         found, expected = np.shape(slice_scores), (truth.shape[-1], n_branches)
-        raise DataError(
-            f"patient {patient}: slice scores have shape {found}, expected (slices, branches) {expected}."
-        )
+        raise DataError(f"patient {patient}: slice scores have shape {found}, expected (slices, branches) {expected}.")
     rows = []
     for region in regions:
         true = region_mask(truth, region)
@@ -322,9 +316,7 @@ def _surface(mask: np.ndarray) -> np.ndarray:
 
     (box,) = find_objects(mask.astype(np.uint8))  # the bounding box: to erode it alone is faster
     inside = mask[box]
-    return np.argwhere(inside & ~binary_erosion(inside)) + [
-        side.start for side in box
-    ]  # (points, dimensions)
+    return np.argwhere(inside & ~binary_erosion(inside)) + [side.start for side in box]  # (points, dimensions)
 
 
 def evaluate(
@@ -345,9 +337,7 @@ def evaluate(
     rows, pictures = [], {}
     for patient in patients:
         slices = store.slices(patient)  # (Z, C, H, W)
-        probabilities, presence = score_slices(
-            network, slices, device=torch.device(device), precision=precision
-        )
+        probabilities, presence = score_slices(network, slices, device=torch.device(device), precision=precision)
         predicted = label_volume(probabilities, store.frame(patient))  # (X, Y, Z)
         truth = store.cohort[patient].read_labels()
         rows += evaluate_patient(
@@ -361,9 +351,9 @@ def evaluate(
         target = task_labels(truth, task)
         z = int((target > 0).sum(axis=(0, 1)).argmax())
         on_store_grid = [
-            resample_in_plane(
-                np.ascontiguousarray(labels[:, :, z].T[None, None]), store.frame(patient), nearest=True
-            )[0, 0]  # (X, Y) -> (H, W)
+            resample_in_plane(np.ascontiguousarray(labels[:, :, z].T[None, None]), store.frame(patient), nearest=True)[
+                0, 0
+            ]  # (X, Y) -> (H, W)
             for labels in (target, predicted)
         ]
         pictures[patient] = (z, np.asarray(slices[z, 0], np.float32), *on_store_grid)

@@ -109,8 +109,7 @@ class MixedSupervisionUNet(nn.Module):
     def _check(self, images: Tensor, shape: tuple[int, int] | None = None) -> None:
         if images.ndim != 4 or images.shape[1] != self.in_channels:
             raise SettingError(
-                f"Images have shape {tuple(images.shape)}, expected (B, C, H, W) with C = {self.in_channels} "
-                "sequences."
+                f"Images have shape {tuple(images.shape)}, expected (B, C, H, W) with C = {self.in_channels} sequences."
             )
         if shape is not None and tuple(images.shape[2:]) != shape:
             raise SettingError(
@@ -129,9 +128,7 @@ def image_head(
     Raises SettingError for an unknown kind, and what the kind itself raises.
     """
     if kind not in BRANCHES:
-        raise SettingError(
-            f"branch is {kind!r}, expected one of {', '.join(BRANCHES)}." + nearest(kind, BRANCHES)
-        )
+        raise SettingError(f"branch is {kind!r}, expected one of {', '.join(BRANCHES)}." + nearest(kind, BRANCHES))
     if kind == "shared_trunk" and n_branches:
         return SharedTrunk(n_branches, width, map_shape, pooling)
     return OwnBranches(BRANCHES[kind](width, map_shape, pooling) for _ in range(n_branches))
@@ -192,9 +189,7 @@ class DeepSkipBranch(Entry):
     WIDTHS = (300, 250, 200, 150, 100)
     SKIP = True
 
-    def __init__(
-        self, width: int, map_shape: tuple[int, int], pooling: str | None = None, outputs: int = 2
-    ) -> None:
+    def __init__(self, width: int, map_shape: tuple[int, int], pooling: str | None = None, outputs: int = 2) -> None:
         super().__init__(width, map_shape, pooling)
         inputs = (self.n_outputs, *self.WIDTHS)  # 3872, 300, 250, 200, 150, 100
         pairs = zip(inputs[:-1], self.WIDTHS, strict=True)
@@ -231,9 +226,7 @@ class SharedTrunk(DeepSkipBranch):
     Raises SettingError for R = 1: that is the paper's branch.
     """
 
-    def __init__(
-        self, n_branches: int, width: int, map_shape: tuple[int, int], pooling: str | None = None
-    ) -> None:
+    def __init__(self, n_branches: int, width: int, map_shape: tuple[int, int], pooling: str | None = None) -> None:
         if n_branches < 2:
             raise SettingError(
                 f"branch 'shared_trunk' is for several subclasses, found n_branches={n_branches}, where it is "
@@ -302,9 +295,5 @@ def lse_pool(maps: Tensor, window: int) -> Tensor:
     return windows.logsumexp(dim=(3, 5)) - (rows[:, None] * columns).log()  # (B, n, 13, 13)
 
 
-POOLINGS: dict[str | None, Callable[[Tensor, int], Tensor]] = {
-    None: mean_pool,
-    "max": max_pool,
-    "lse": lse_pool,
-}
+POOLINGS: dict[str | None, Callable[[Tensor, int], Tensor]] = {None: mean_pool, "max": max_pool, "lse": lse_pool}
 """What the setting `pooling` chooses from; None is the paper's."""

@@ -60,9 +60,7 @@ class NormalizedSGD(torch.optim.Optimizer):
             moving = [p for p in group["params"] if p.grad is not None]
             if norm > 0 and moving:
                 torch._foreach_add_(
-                    [self._velocity(p) for p in moving],
-                    [p.grad for p in moving],
-                    alpha=-group["lr"] / norm,
+                    [self._velocity(p) for p in moving], [p.grad for p in moving], alpha=-group["lr"] / norm
                 )
             torch._foreach_add_(group["params"], velocities)
         return loss
@@ -89,17 +87,10 @@ class PlateauSchedule:
     GROWTH, RATIO_STEP, RATIO_LIMIT = 100, 0.001, 0.995
 
     def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        *,
-        interval: int = 500,
-        ratio: float = 0.99,
-        minimum: float = 0.001,
+        self, optimizer: torch.optim.Optimizer, *, interval: int = 500, ratio: float = 0.99, minimum: float = 0.001
     ) -> None:
         if interval < 12:
-            raise SettingError(
-                f"The interval of the plateau schedule is {interval}, expected at least 12 iterations."
-            )
+            raise SettingError(f"The interval of the plateau schedule is {interval}, expected at least 12 iterations.")
         self.optimizer = optimizer
         self.interval, self.ratio, self.minimum = interval, ratio, minimum
         self.failed_before = False
@@ -139,9 +130,7 @@ class PlateauSchedule:
         vars(self).update(state, losses=list(state["losses"]))
 
 
-def cosine_schedule(
-    optimizer: torch.optim.Optimizer, iterations: int, final_fraction: float = 0.01
-) -> LambdaLR:
+def cosine_schedule(optimizer: torch.optim.Optimizer, iterations: int, final_fraction: float = 0.01) -> LambdaLR:
     """Half a cosine from the optimiser's learning rate to `final_fraction` of it, over `iterations` >= 1 steps.
 
     Afterwards the rate stays; a final fraction of 1 keeps it constant from the beginning.

@@ -93,9 +93,7 @@ def make_split(
     maskless = [patient for patient in block if patient not in has_mask]
     remaining = [patient for patient in others if patient not in chosen] + maskless
     if n_wa is not None and n_wa > len(remaining):
-        raise SettingError(
-            f"Setting 'n_wa': {n_wa} weak patients asked for, but only {len(remaining)} remain."
-        )
+        raise SettingError(f"Setting 'n_wa': {n_wa} weak patients asked for, but only {len(remaining)} remain.")
     return Split(tuple(candidates[:n_fa]), tuple(remaining[:n_wa]), tuple(test))
 
 
@@ -109,9 +107,7 @@ def read_patient_list(path: str | Path, patients: Collection[str]) -> tuple[list
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path}: cannot be read as a list of patients ({error}); expected one a line."
-        ) from None
+        raise DataError(f"{path}: cannot be read as a list of patients ({error}); expected one a line.") from None
     entries = [re.split(r"[/\\]", line.strip().rstrip("/\\"))[-1] for line in lines if line.strip()]
     matched = [known[_YEAR_PREFIX.sub("", e)] for e in entries if _YEAR_PREFIX.sub("", e) in known]
     return matched, [e for e in entries if _YEAR_PREFIX.sub("", e) not in known]
@@ -145,7 +141,5 @@ def read_split(folder: str | Path, patients: Collection[str], *, n_fa: int, n_wa
     split = Split(**groups)
     for name, wanted, found in (("n_fa", n_fa, split.fully_annotated), ("n_wa", n_wa, split.weak)):
         if wanted is not None and wanted != len(found):
-            raise SettingError(
-                f"Setting {name!r}: found {wanted}, but the lists in {folder} name {len(found)}."
-            )
+            raise SettingError(f"Setting {name!r}: found {wanted}, but the lists in {folder} name {len(found)}.")
     return split

@@ -58,9 +58,7 @@ class WeakLabels:
         """
         if self.noise is None:
             return presence
-        rng = np.random.default_rng(
-            (self.seed, 1)
-        )  # streams beside each other and beside that of the batches
+        rng = np.random.default_rng((self.seed, 1))  # streams beside each other and beside that of the batches
         presence = presence.copy()
         for column in presence.T:
             wrong = rng.permutation(len(column))[: round(self.noise * len(column))]
@@ -134,9 +132,7 @@ class TrainingSlices:
         shape = (len(weak), given.shape[-1])
         _check_array("presence", given, "iubf", shape, "a row of 0 and 1 per image without label map")
         if not np.isin(given, (0, 1)).all():
-            raise DataError(
-                "presence: found other values than 0 and 1; write 1 where a class occurs and 0 elsewhere."
-            )
+            raise DataError("presence: found other values than 0 and 1; write 1 where a class occurs and 0 elsewhere.")
         if labels.min(initial=0) < 0 or highest > given.shape[1]:
             raise DataError(
                 f"labels: found values from {labels.min()} to {highest}, expected 0 to {given.shape[1]}: background "
@@ -313,21 +309,15 @@ class BatchSampler:
 
     feed = "direct"
 
-    def __init__(
-        self, data: TrainingSlices, *, k: int, m: int, n: int, flip_fraction: float, seed: int
-    ) -> None:
+    def __init__(self, data: TrainingSlices, *, k: int, m: int, n: int, flip_fraction: float, seed: int) -> None:
         self.data, self.k, self.m, self.n = data, k, m, n
         self.n_flipped = round(flip_fraction * (k + m + n))
         self.rng = np.random.default_rng(seed)
         if k < (least := max(len(data.positive) - 1, 1)):
-            raise SettingError(
-                f"k = {k}: every batch must show all {least} classes; choose k from {least} up."
-            )
+            raise SettingError(f"k = {k}: every batch must show all {least} classes; choose k from {least} up.")
         for name, pool, count in (("negative", data.negative, m), ("positive weak", data.weak, n)):
             if count and len(pool) == 0:
-                raise DataError(
-                    f"Batches need {count} {name} slices, but the split holds none; set their number to 0."
-                )
+                raise DataError(f"Batches need {count} {name} slices, but the split holds none; set their number to 0.")
         self.pools = [Pool(rows, self.rng) for rows in (*data.positive, data.negative, data.weak)]
 
     def plan(self) -> tuple[np.ndarray, np.ndarray]:

@@ -30,15 +30,7 @@ from mixsup_lib.datasets.slice_labels import (
     unexplained,
     write_slice_labels,
 )
-from mixsup_lib.files import (
-    DataError,
-    atomic_path,
-    locked,
-    read_json,
-    remove_leftovers,
-    worker_pool,
-    write_json,
-)
+from mixsup_lib.files import DataError, atomic_path, locked, read_json, remove_leftovers, worker_pool, write_json
 
 FIELD_OF_VIEW_MM = 240.0
 """Taken for scans without spacing: that of BraTS (240 pixels of 1 mm)."""
@@ -172,9 +164,7 @@ def scores_on_source_grid(scores: np.ndarray, frame: SliceFrame) -> np.ndarray:
 # One patient
 
 
-def patient_slices(
-    case: Case, pixel_mm: float | None, window: tuple[int, int] | None
-) -> tuple[np.ndarray, SliceFrame]:
+def patient_slices(case: Case, pixel_mm: float | None, window: tuple[int, int] | None) -> tuple[np.ndarray, SliceFrame]:
     """Normalised slices (Z, C, H, W) float16 of one patient and their frame.
 
     float16 keeps 11 significant bits: a relative rounding error below 0.05 %, far under the noise of any scan. A value
@@ -183,9 +173,7 @@ def patient_slices(
     masks = [foreground_mask(volume) for volume in case.images]
     for name, mask in zip(case.sequences, masks, strict=True):
         if not mask.any():
-            raise DataError(
-                f"{case.patient}: sequence {name} is empty (all voxels 0); export the scan again."
-            )
+            raise DataError(f"{case.patient}: sequence {name} is empty (all voxels 0); export the scan again.")
     foreground = np.any([mask.T.any(axis=0) for mask in masks], axis=0)  # (Y, X)
     frame = fit_window(foreground, case.voxel_size_mm, pixel_mm, window)
     slices = torch.empty((masks[0].shape[2], len(masks), *frame.window), dtype=torch.float16)  # (Z, C, H, W)
@@ -275,9 +263,7 @@ def _prepare_patient(patient: Patient, folder: Path, settings: dict, alone: bool
     (folder / f"{patient.id}.json").unlink(missing_ok=True)  # it describes what is about to be replaced
     case = patient.read_images(joined=False)
     slices, frame = patient_slices(case, settings["pixel_mm"], settings["window"])
-    target = (
-        folder / f"{patient.id}.npy"
-    )  # not flushed: its digest tells a power failure, a kill does no harm
+    target = folder / f"{patient.id}.npy"  # not flushed: its digest tells a power failure, a kill does no harm
     with atomic_path(target, slices.nbytes, flush=False) as temporary, open(temporary, "wb") as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(slices))
         file.write(slices.data)  # `np.save` does not tell that the disk is full
@@ -310,9 +296,7 @@ def _file_states(patient: Patient) -> list[list]:
     try:
         return [[file.name, file.stat().st_size, file.stat().st_mtime] for file in patient.image_files]
     except OSError as error:
-        raise DataError(
-            f"{error.filename}: image file of {patient.id} cannot be read ({error.strerror})."
-        ) from None
+        raise DataError(f"{error.filename}: image file of {patient.id} cannot be read ({error.strerror}).") from None
 
 
 def _read_record(folder: Path, patient: str) -> dict | None:
@@ -372,15 +356,11 @@ class SliceStore:
         self._records, self._names = records, names
         self._starts = np.cumsum(counts) - counts
         ends = (self._starts + counts).tolist()
-        self._rows = {
-            name: slice(*ends) for name, *ends in zip(names, self._starts.tolist(), ends, strict=True)
-        }
+        self._rows = {name: slice(*ends) for name, *ends in zip(names, self._starts.tolist(), ends, strict=True)}
         self._open = lru_cache(OPEN_FILES)(partial(_open_slices, self.folder, records))
         self.shape = (int(counts.sum()), *next(iter(sizes)))
         z = np.concatenate([np.arange(count) for count in counts])
-        first, last = np.repeat(
-            [training_range(int(n), cohort.has_empty_ends) for n in counts], counts, axis=0
-        ).T
+        first, last = np.repeat([training_range(int(n), cohort.has_empty_ends) for n in counts], counts, axis=0).T
         training = (z >= first) & (z <= last)
         self.table = pd.DataFrame({"patient": np.repeat(names, counts), "z": z, "training": training})
 
@@ -430,9 +410,7 @@ class SliceStore:
         labels = self.cohort[patient].read_labels().transpose(2, 1, 0)  # (Z, Y, X)
         expected = self._records[patient]["shape"][0]
         if len(labels) != expected:
-            raise DataError(
-                f"{patient}: the mask has {len(labels)} slices, the images {expected}; expected one grid."
-            )
+            raise DataError(f"{patient}: the mask has {len(labels)} slices, the images {expected}; expected one grid.")
         return resample_in_plane(labels[:, None], self.frame(patient), nearest=True)[:, 0]  # (Z, H, W)
 
     def presence(self, patients: list[str], task: str) -> dict[str, pd.DataFrame]:
@@ -445,9 +423,7 @@ class SliceStore:
         labels = read_slice_labels(self.cohort.folder)
         labels = read_slice_labels(self.labels_folder) if labels is None else labels
         if labels is None:
-            raise DataError(
-                f"{self.cohort.folder}: neither masks nor slice_labels.csv; write one (data/README.md)."
-            )
+            raise DataError(f"{self.cohort.folder}: neither masks nor slice_labels.csv; write one (data/README.md).")
         if task not in (covered := tasks_covered(labels)):
             raise DataError(
                 f"{where} determines {', '.join(covered) or 'no task'}, but not {task}; add rows of the classes it "

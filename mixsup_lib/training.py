@@ -206,9 +206,7 @@ class Trainer:
             return
         state = read_checkpoint(self.checkpoint, self.device)
         if state.get("identity") != self.identity:
-            raise DataError(
-                f"{self.checkpoint}: belongs to other data or settings; delete it to start the run anew."
-            )
+            raise DataError(f"{self.checkpoint}: belongs to other data or settings; delete it to start the run anew.")
         try:
             if len(state["history"]) > self.config.iterations:
                 raise ValueError("more iterations than the run has")
@@ -268,9 +266,7 @@ def build_network(config: RunConfig, in_channels: int, slice_shape: tuple[int, i
     return network.to(memory_format=torch.channels_last)
 
 
-def network_input(
-    config: RunConfig, slice_shape: tuple[int, int]
-) -> tuple[tuple[int, int], tuple[Frame, Frame]]:
+def network_input(config: RunConfig, slice_shape: tuple[int, int]) -> tuple[tuple[int, int], tuple[Frame, Frame]]:
     """Training input size (H, W) of the network and the frames (rows, columns) that fit slices into it."""
     geometry = Geometry(config.depth, config.padding)
     step = 2**config.depth

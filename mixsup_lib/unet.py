@@ -59,8 +59,7 @@ class DoubleConv(nn.Sequential):
 
     def __init__(self, in_channels: int, out_channels: int, padding: str) -> None:
         super().__init__(
-            ConvBlock(in_channels, out_channels, 3, padding),
-            ConvBlock(out_channels, out_channels, 3, padding),
+            ConvBlock(in_channels, out_channels, 3, padding), ConvBlock(out_channels, out_channels, 3, padding)
         )
 
 
@@ -146,8 +145,7 @@ class Geometry:
     def __post_init__(self) -> None:
         if self.padding not in PADDINGS:
             raise SettingError(
-                f"padding is {self.padding!r}, expected one of {', '.join(PADDINGS)}."
-                + nearest(self.padding, PADDINGS)
+                f"padding is {self.padding!r}, expected one of {', '.join(PADDINGS)}." + nearest(self.padding, PADDINGS)
             )
         if self.depth < 1:
             raise SettingError(f"depth is {self.depth}, expected at least 1 pooling.")

@@ -87,12 +87,8 @@ def compared(row: str, times: pd.DataFrame, ours: str, against: str, measure: st
     """The row of two ways that took turns."""
     ratio = times[against] / times[ours] if measure == FASTER else times[ours] / times[against]
     low, figure, high = ratio.quantile([0.25, 0.5, 0.75])
-    values = {
-        name: 1000 * times[way].median() for name, way in (("ours_value", ours), ("against_value", against))
-    }
-    return row_of(
-        row, ours, figure, measure, against=against, low=low, high=high, **values, unit="ms", **rest
-    )
+    values = {name: 1000 * times[way].median() for name, way in (("ours_value", ours), ("against_value", against))}
+    return row_of(row, ours, figure, measure, against=against, low=low, high=high, **values, unit="ms", **rest)
 
 
 def row_of(row: str, ours: str, figure: float, measure: str, *, reach: float = np.nan, **rest) -> dict:
@@ -149,10 +145,7 @@ def plain_step(network: torch.nn.Module, trainer: Trainer, way: speed.Way) -> Ca
     )  # (B, C, H, W), (A, H, W), (B, R)
     ours = hasattr(network, "branches")
     if ours:
-        images, labels = (
-            trainer.inputs(batch).contiguous(),
-            trainer.targets(batch),
-        )  # padded, cut to the output
+        images, labels = (trainer.inputs(batch).contiguous(), trainer.targets(batch))  # padded, cut to the output
 
     def step() -> float:
         optimizer.zero_grad()
@@ -184,9 +177,7 @@ def training_ways(config: RunConfig) -> dict[str, Callable[[], Callable[[], floa
         trainer = make_trainer(config.model_copy(update=changes))
         return lambda: trainer.step()[1]
 
-    def other(
-        make: Callable[[RunConfig], torch.nn.Module], precision: str = "float32"
-    ) -> Callable[[], float]:
+    def other(make: Callable[[RunConfig], torch.nn.Module], precision: str = "float32") -> Callable[[], float]:
         trainer = make_trainer(config)
         return plain_step(make(config), trainer, speed.Way("", device, precision))
 
@@ -270,9 +261,7 @@ def preparing(sizes: Sizes, folder: Path) -> Iterator[dict]:
 def batches(sizes: Sizes, folder: Path) -> Iterator[dict]:
     """Batches with flips drawn from prepared slices, against MONAI's CacheDataset; what part of a step they take."""
     cohort = make_phantom(folder / "coarse", patients=10, voxel_mm=sizes.coarse_mm, progress=False)
-    config = make_config(
-        cohort=cohort, preset="workshop", device="cpu", progress=False, n_fa=3, **sizes.preset
-    )
+    config = make_config(cohort=cohort, preset="workshop", device="cpu", progress=False, n_fa=3, **sizes.preset)
     store = prepare(cohort, folder / "store", pixel_mm=config.pixel_mm, window=config.window, progress=False)
     split = make_split([patient.id for patient in store.cohort.patients], n_fa=config.n_fa)
     data = select_training_slices(store, split, config.task)
@@ -332,9 +321,7 @@ def segmenting(sizes: Sizes, folder: Path) -> Iterator[dict]:
     times = by_turns({ours: lambda: whole(precision), other: window}, sizes.turns)
     yield compared("segmenting a volume", times, ours, other, FASTER, reach=3.0, note=precision)
     equal = 100 * float((whole("float32") == window()).mean())
-    yield row_of(
-        "segmenting a volume, labels", ours, equal, EQUAL, reach=100.0, against=other, note="float32"
-    )
+    yield row_of("segmenting a volume, labels", ours, equal, EQUAL, reach=100.0, against=other, note="float32")
 
 
 def start_up(sizes: Sizes, folder: Path) -> Iterator[dict]:
@@ -342,9 +329,7 @@ def start_up(sizes: Sizes, folder: Path) -> Iterator[dict]:
     code = "import time; t = time.perf_counter(); import mixsup_lib; print(time.perf_counter() - t)"
     command = [sys.executable, "-c", code]
     printed = [subprocess.run(command, capture_output=True, check=True).stdout for _ in range(sizes.turns)]
-    yield row_of(
-        "start-up", "import mixsup_lib", float(np.median(list(map(float, printed)))), TIME, reach=0.05
-    )
+    yield row_of("start-up", "import mixsup_lib", float(np.median(list(map(float, printed)))), TIME, reach=0.05)
 
 
 ROWS = {
@@ -377,9 +362,7 @@ def to_text(table: pd.DataFrame) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--rows", nargs="+", choices=ROWS, default=list(ROWS), help="only these; none is written"
-    )
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="only these; none is written")
     parser.add_argument("--tiny", action="store_true", help="try the rows in seconds; none is written")
     call = parser.parse_args(arguments)
     rows = []

@@ -43,10 +43,7 @@ def add_data(folder: Path, cohorts: Sequence[str], root: Path = ROOT) -> list[st
     wanted, missing = [("build/site", "site")], []
     for name in cohorts:
         if (root / "data" / name / "phantom.json").exists():
-            wanted += [
-                (place, f"mixsup/{place}")
-                for place in (f"data/{name}", f"data/stores/{name}", f"runs/{name}")
-            ]
+            wanted += [(place, f"mixsup/{place}") for place in (f"data/{name}", f"data/stores/{name}", f"runs/{name}")]
         else:
             missing.append(f"data/{name} is no phantom that is here; scans of people are never packed")
     for source, target in wanted:
@@ -70,9 +67,7 @@ def add_texts(folder: Path, missing: Sequence[str], root: Path = ROOT) -> None:
     """INSTALL.txt and install.sh, with the names of this platform and commit filled in."""
     commit = ["git", "rev-parse", "--short", "HEAD"]
     words = {
-        "@COMMIT@": subprocess.run(
-            commit, cwd=root, capture_output=True, text=True, check=True
-        ).stdout.strip(),
+        "@COMMIT@": subprocess.run(commit, cwd=root, capture_output=True, text=True, check=True).stdout.strip(),
         "@PYTHON@": f"{sys.version_info[0]}.{sys.version_info[1]}",
         "@SYSTEM@": platform.system(),
         "@MACHINE@": platform.machine(),
@@ -89,9 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cohorts", nargs="*", default=COHORTS, help="phantoms, names of folders in data/")
     call = parser.parse_args()
-    archive = (
-        ROOT / "dist" / f"{TOP}-{platform.system()}-{platform.machine()}-py3.{sys.version_info[1]}.tar.gz"
-    )
+    archive = ROOT / "dist" / f"{TOP}-{platform.system()}-{platform.machine()}-py3.{sys.version_info[1]}.tar.gz"
     archive.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=archive.parent) as work:
         folder = Path(work, TOP)

@@ -70,11 +70,7 @@ def submit(cells: list[Cell], cohort: Cohort, jobs: int | None, *, profile: Path
     plan = root / ".grid/plan.json"
     write_plan(cells, plan)
     command = [program, "--snakefile", SNAKEFILE, "--directory", root, "--configfile", plan]
-    command += [
-        "--profile",
-        profile.resolve(),
-        *"--keep-going --nolock --drop-metadata --quiet rules".split(),
-    ]
+    command += ["--profile", profile.resolve(), *"--keep-going --nolock --drop-metadata --quiet rules".split()]
     command += ["--jobs", str(jobs)] if jobs else []
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     try:

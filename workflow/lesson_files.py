@@ -87,9 +87,7 @@ def choose_cases(standard: pd.DataFrame, mixed: pd.DataFrame) -> dict[str, str]:
     arms = {"standard": standard, "mixed": mixed}
     both = pd.DataFrame({name: table.set_index("patient")["dice"] for name, table in arms.items()}).dropna()
     if len(both) < len(CASE_RULES):
-        raise DataError(
-            f"{len(both)} test patients have a Dice in both runs, expected at least {len(CASE_RULES)}."
-        )
+        raise DataError(f"{len(both)} test patients have a Dice in both runs, expected at least {len(CASE_RULES)}.")
     orders = {
         "worst": both["mixed"],
         "gained": both["standard"] - both["mixed"],
@@ -156,14 +154,10 @@ def _refuse_strangers(loaded: dict[str, tuple[RunConfig, RunMetrics]]) -> None:
     for name, (config, _) in loaded.items():
         if config.supervision != name or config.task == "multiclass" or config.window is None:
             found = f"{config.supervision}, {config.task}, window {config.window}"
-            raise SettingError(
-                f"The {name} run is {found}; expected a {name} run of a binary task with a window."
-            )
+            raise SettingError(f"The {name} run is {found}; expected a {name} run of a binary task with a window.")
     (first, first_metrics), (second, second_metrics) = loaded.values()
     own = ("supervision", "n", "out", "stores", *WITHOUT_EFFECT)
-    differing = [
-        key for key, value in first.settings().items() if key not in own and value != second.settings()[key]
-    ]
+    differing = [key for key, value in first.settings().items() if key not in own and value != second.settings()[key]]
     if differing or first_metrics.split["test"] != second_metrics.split["test"]:
         raise SettingError(
             f"The two runs are no partners: they differ in {', '.join(differing) or 'their test patients'}; "

@@ -91,9 +91,7 @@ def write_sources(source: Path, root: Path = ROOT) -> None:
             make_still(notebook, page, known, root)
             nbformat.write(notebook, source / page)
         else:
-            (source / page).write_text(
-                keep_links((root / page).read_text("utf-8"), page, known, root), "utf-8"
-            )
+            (source / page).write_text(keep_links((root / page).read_text("utf-8"), page, known, root), "utf-8")
     shutil.copy(SETTINGS / "index.md", source)
 
 
@@ -103,23 +101,9 @@ def build(out: Path, root: Path = ROOT) -> None:
     with tempfile.TemporaryDirectory(dir=out.parent) as work:
         source, site = Path(work, "source"), Path(work, "site")
         write_sources(source, root)
-        command = [
-            "sphinx",
-            "-q",
-            "-n",
-            "-W",
-            "--keep-going",
-            "-d",
-            f"{work}/trees",
-            "-c",
-            SETTINGS,
-            source,
-            site,
-        ]
+        command = ["sphinx", "-q", "-n", "-W", "--keep-going", "-d", f"{work}/trees", "-c", SETTINGS, source, site]
         if subprocess.run([sys.executable, "-m", *command]).returncode:
-            raise SystemExit(
-                "The site was not built; Sphinx's warnings above say why. The one before is kept."
-            )
+            raise SystemExit("The site was not built; Sphinx's warnings above say why. The one before is kept.")
         shutil.rmtree(out, ignore_errors=True)
         site.rename(out)
 

@@ -58,9 +58,7 @@ SlurmdSpoolDir={folder}/spool-%n
 {nodes}
 PartitionName=main Nodes={names} Default=YES MaxTime=INFINITE State=UP
 """
-NODE = (
-    "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=1 RealMemory=4000 State=UNKNOWN"
-)
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=1 RealMemory=4000 State=UNKNOWN"
 
 
 @contextlib.contextmanager
@@ -79,9 +77,7 @@ def two_nodes(folder: Path) -> Iterator[None]:
     key.chmod(0o400)
     nodes = "\n".join(NODE.format(name=name, host=host, port=port) for name, port in NODES.items())
     PLACE.parent.mkdir(exist_ok=True)
-    PLACE.write_text(
-        CONFIGURATION.format(name=NAME, host=host, folder=folder, nodes=nodes, names=",".join(NODES))
-    )
+    PLACE.write_text(CONFIGURATION.format(name=NAME, host=host, folder=folder, nodes=nodes, names=",".join(NODES)))
     started = []
     try:
         files = [f"--{name}-file={folder}/munged.{name}" for name in ("pid", "log", "seed")]

@@ -60,11 +60,7 @@ def train_grid(cohort: Path, folder: Path, start: int) -> None:
     subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
 
 
-JOBS: dict[str, Callable[[Path, Path, int], None]] = {
-    "prepare": prepare_slices,
-    "training": train,
-    "grid": train_grid,
-}
+JOBS: dict[str, Callable[[Path, Path, int], None]] = {"prepare": prepare_slices, "training": train, "grid": train_grid}
 """Each takes a cohort, the folder to work in and how often it was started there before."""
 
 
@@ -85,9 +81,7 @@ def check_whole(folder: Path) -> None:
                 read(file.read_text() if file.suffix == ".json" else file)
 
 
-def soak(
-    job: Callable, cohort: Path, kills: int, rng: np.random.Generator, scratch: Path
-) -> tuple[int, float]:
+def soak(job: Callable, cohort: Path, kills: int, rng: np.random.Generator, scratch: Path) -> tuple[int, float]:
     """Kill a job so often; SystemExit with a sentence at the first difference.
 
     Returns how often the killed job came to its end and the seconds of the job that was left alone.
@@ -153,10 +147,7 @@ def main() -> None:
         for name in call.jobs or JOBS:
             place, rng = Path(scratch, name), np.random.default_rng(call.seed)
             ends, alone = soak(JOBS[name], cohort, call.kills, rng, place)
-            print(
-                f"{name} ({alone:.1f} s): {call.kills} kills, {ends} ends, each equal byte for byte",
-                flush=True,
-            )
+            print(f"{name} ({alone:.1f} s): {call.kills} kills, {ends} ends, each equal byte for byte", flush=True)
 
 
 if __name__ == "__main__":

@@ -82,9 +82,7 @@ def _recognise(folder: Path) -> Cohort:
     inside = [found for path in visible_folders(folder) if (found := _find(path))]
     if len(inside) == 1:
         if (folder / FILE_NAME).exists():
-            raise DataError(
-                f"{folder / FILE_NAME}: lies outside the cohort; move it into {inside[0].folder}."
-            )
+            raise DataError(f"{folder / FILE_NAME}: lies outside the cohort; move it into {inside[0].folder}.")
         return inside[0]
     if inside:
         names = ", ".join(cohort.folder.name for cohort in inside)
@@ -93,9 +91,7 @@ def _recognise(folder: Path) -> Cohort:
     if not content:
         raise DataError(f"{folder}: is an empty folder, expected patients ({LAYOUT_NAMES}).")
     if any(path.suffix in (".gz", ".nii", ".tif") for path in content):
-        raise DataError(
-            f"{folder}: looks like one patient's folder; name the folder that holds all patients."
-        )
+        raise DataError(f"{folder}: looks like one patient's folder; name the folder that holds all patients.")
     raise DataError(f"{folder}: has none of the known layouts ({LAYOUT_NAMES}); see data/README.md.")
 
 
@@ -103,6 +99,4 @@ def _find(folder: Path) -> Cohort | None:
     try:
         return next((found for layout in LAYOUTS if (found := layout.find(folder))), None)
     except PermissionError as error:
-        raise DataError(
-            f"{error.filename}: cannot be opened (no permission); change its permissions."
-        ) from None
+        raise DataError(f"{error.filename}: cannot be opened (no permission); change its permissions.") from None

@@ -138,7 +138,4 @@ def _naming_faults(path: Path, name: str, naming: Naming) -> Iterator[tuple[str,
             yield name, f"holds both {own[0].name} and {own[1].name}; keep one of them."
         for other in [] if own else _with_ending(path, ending):
             wanted = f"{path.name}{ending}{other.name[other.name.index('.nii') :]}"
-            yield (
-                f"{name}/{other.name}",
-                f"is not named after its folder; if it belongs there, name it {wanted}.",
-            )
+            yield (f"{name}/{other.name}", f"is not named after its folder; if it belongs there, name it {wanted}.")

@@ -19,12 +19,7 @@ from mixsup_lib.datasets import nifti
 from mixsup_lib.datasets.reading import check_intensities
 from mixsup_lib.files import DataError, read_json, shown
 
-CHANNEL_NAMES = {
-    "FLAIR": ("flair",),
-    "T1": ("t1w", "t1"),
-    "T1c": ("t1gd", "t1c", "t1ce"),
-    "T2": ("t2w", "t2"),
-}
+CHANNEL_NAMES = {"FLAIR": ("flair",), "T1": ("t1w", "t1"), "T1c": ("t1gd", "t1c", "t1ce"), "T2": ("t2w", "t2")}
 LABEL_NAMES = {
     0: ("background",),
     1: ("nonenhancingtumor", "nonenhancingtumour"),
@@ -85,9 +80,7 @@ def find(folder: Path) -> Cohort | None:
     sequences = tuple(name for name in paper.SEQUENCES if name in channel_of)
     channels = tuple(channel_of[name] for name in sequences)
     if sorted(channels) != list(range(len(modality))):
-        raise DataError(
-            f"{path}: modality is {shown(modality)}, expected each channel from 0 once; correct it."
-        )
+        raise DataError(f"{path}: modality is {shown(modality)}, expected each channel from 0 once; correct it.")
     if sorted(class_of.values()) != [0, 1, 2, 3] or class_of.get(0) != 0:
         raise DataError(
             f"{path}: labels are {shown(labels)}, expected background as 0 and three tumour classes; correct it."
@@ -106,14 +99,10 @@ def find(folder: Path) -> Cohort | None:
             sentence = f"names the mask {label} for {other} and for {name}; correct one entry."
             problems.append(Problem(name, path.name, sentence))
         elif label and Path(label).name != Path(image).name and Path(label).name in names:
-            sentence = (
-                f"names the mask {label} for {name}, though it is called as another image; check the entry."
-            )
+            sentence = f"names the mask {label} for {name}, though it is called as another image; check the entry."
             problems.append(Problem(name, path.name, sentence, "warning"))
         masks = (folder / label,) if label and (folder / label).is_file() else ()
-        patients.append(
-            DecathlonPatient(name, folder, (folder / image,), masks, sequences, channels, classes)
-        )
+        patients.append(DecathlonPatient(name, folder, (folder / image,), masks, sequences, channels, classes))
     named = {path for patient in patients for path in patient.image_files}
     there = {path for ending in nifti.ENDINGS for path in (folder / "imagesTr").glob(f"[!.]*{ending}")}
     if (unnamed := sorted(there - named)) and all(problem.severity == "warning" for problem in problems):

@@ -118,9 +118,7 @@ def find(folder: Path, inside: Sequence[Path] | None = None) -> Cohort | None:
             if named and named["id"] == path.name:
                 (masks if named["mask"] else images).append(file)
             else:
-                sentence = (
-                    f"is not named {path.name}_<n>.tif after its folder; rename it if it belongs there."
-                )
+                sentence = f"is not named {path.name}_<n>.tif after its folder; rename it if it belongs there."
                 problems.append(Problem(path.name, f"{path.name}/{file.name}", sentence))
         for kind, group in (("slice", images), ("mask", masks)):
             group.sort(key=_number)

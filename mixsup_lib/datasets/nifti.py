@@ -9,13 +9,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.orientations import (
-    apply_orientation,
-    axcodes2ornt,
-    inv_ornt_aff,
-    io_orientation,
-    ornt_transform,
-)
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
 from mixsup_lib.cohort import Patient, Report, Volume
 from mixsup_lib.datasets.reading import map_labels
@@ -37,9 +31,7 @@ def existing(stem: Path) -> list[Path]:
     return [path for path in (stem.with_name(stem.name + ending) for ending in ENDINGS) if path.is_file()]
 
 
-def read_nifti(
-    path: Path, file: str, report: Report, *, n_axes: int = 3
-) -> tuple[np.ndarray, np.ndarray] | None:
+def read_nifti(path: Path, file: str, report: Report, *, n_axes: int = 3) -> tuple[np.ndarray, np.ndarray] | None:
     """Array (X, Y, Z) or (X, Y, Z, C) float32 on the file's own axes and its affine (4, 4); None after a fault.
 
     A file is refused where it is damaged, and where its header contradicts the file's length or itself.
@@ -155,11 +147,7 @@ def read_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray] | None:
 
 
 def grid_fault(
-    shape: tuple[int, ...],
-    affine: np.ndarray,
-    other_shape: tuple[int, ...],
-    other_affine: np.ndarray,
-    other: str,
+    shape: tuple[int, ...], affine: np.ndarray, other_shape: tuple[int, ...], other_affine: np.ndarray, other: str
 ) -> str | None:
     """The sentence that says how a volume's grid differs from that of `other`, or None if they agree."""
     if shape != other_shape:

@@ -30,10 +30,7 @@ MAIN = Experiment(
 )
 """The main job: standard against mixed supervision."""
 
-PHANTOMS = {
-    "data/phantom-tiny": {"patients": 12, "voxel_mm": 5.0},
-    "data/phantom-seed1": {"seed": 1},
-}
+PHANTOMS = {"data/phantom-tiny": {"patients": 12, "voxel_mm": 5.0}, "data/phantom-seed1": {"seed": 1}}
 """Cohorts that are made where they are missing. Results are reported on seed 1; seed 0 is for tuning."""
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
@@ -91,9 +88,7 @@ def compare(
         update={"variants": {key: own for key, own in experiment.variants.items() if key not in left_out}}
     )
     without_mask = sum(not patient.mask_files for patient in cohort.patients)
-    print(
-        f"1/3  {cohort.folder}: {cohort.layout}, {len(cohort.patients)} patients, {without_mask} without a mask"
-    )
+    print(f"1/3  {cohort.folder}: {cohort.layout}, {len(cohort.patients)} patients, {without_mask} without a mask")
     for problem in cohort.problems:
         print(f"     {problem.severity}: {problem.problem}")
     for why, count in Counter(left_out.values()).items():

@@ -67,10 +67,7 @@ class Experiment(BaseModel):
         return dict(zip(names[1:], before, strict=True))
 
     def changed(
-        self,
-        settings: Mapping[str, Any],
-        folds: Sequence[int] | None = None,
-        seeds: Sequence[int] | None = None,
+        self, settings: Mapping[str, Any], folds: Sequence[int] | None = None, seeds: Sequence[int] | None = None
     ) -> Experiment:
         """The experiment with other shared settings, folds or seeds, checked like a file.
 
@@ -106,9 +103,7 @@ def read_experiment(file: str | Path) -> Experiment:
     try:
         content = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); give the path of an experiment file."
-        ) from None
+        raise DataError(f"{path}: cannot be read ({error.strerror}); give the path of an experiment file.") from None
     except ValueError as error:
         raise DataError(f"{path}: is not YAML ({error}); compare it with scenarios/ladder.yaml.") from None
     try:
@@ -126,9 +121,7 @@ def read_experiment(file: str | Path) -> Experiment:
 def _check_variants(experiment: Experiment, where: str) -> None:
     """SettingError, naming `where` and the variant, for one that is no run, or the same run as another."""
     if len(experiment.variants) < 2:
-        raise SettingError(
-            f"{where}: has {len(experiment.variants)} variants, but comparing needs two; add some."
-        )
+        raise SettingError(f"{where}: has {len(experiment.variants)} variants, but comparing needs two; add some.")
     for name, own in experiment.variants.items():
         if given := sorted({*experiment.settings, *own} & {*DECIDED_ELSEWHERE}):
             raise SettingError(
@@ -142,9 +135,7 @@ def _check_variants(experiment: Experiment, where: str) -> None:
     seen: dict[str, str] = {}
     for name, config in experiment.configs().items():
         if (other := seen.setdefault(config.model_dump_json(), name)) != name:
-            raise SettingError(
-                f"{where}: {other!r} and {name!r} are the same run; change a setting or drop one."
-            )
+            raise SettingError(f"{where}: {other!r} and {name!r} are the same run; change a setting or drop one.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +192,5 @@ def cells_of(
             left_out[variant] = str(error)
     cells = [cell for cell in cells if cell.variant not in left_out]
     if not cells:
-        raise SettingError(
-            f"experiment {experiment.name} does not fit {cohort.folder}: {min(left_out.values())}"
-        )
+        raise SettingError(f"experiment {experiment.name} does not fit {cohort.folder}: {min(left_out.values())}")
     return cells, left_out

@@ -60,9 +60,7 @@ def contour_slice(
         if mask is not None and np.any(mask):
             outline(axis, np.asarray(mask) != 0, color, line).set_path_effects(halo())
     height, width = image.shape
-    axis.set(
-        xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[]
-    )  # ticks would take time
+    axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])  # ticks would take time
     axis.set_axis_off()
 
 
@@ -163,9 +161,7 @@ def example_panel(
     """
     sizes = {run["image"].shape[1:] for run in examples.values()}
     if len(sizes) != 1:
-        raise DataError(
-            f"example slices have sizes {sorted(sizes)}, expected one size; compare runs of one preset."
-        )
+        raise DataError(f"example slices have sizes {sorted(sizes)}, expected one size; compare runs of one preset.")
     columns = max(len(run["image"]) for run in examples.values())
     shape = (len(examples), columns, *sizes.pop())
     cells = {"image": np.full(shape, np.nan, np.float32)}
@@ -237,14 +233,10 @@ def learning_curves(histories: Mapping[tuple[str, str], pd.DataFrame], *, smooth
 # Patients and folds
 
 
-def _panel_per_region(
-    pairs: pd.DataFrame, **size: float
-) -> tuple[Figure, list[tuple[Axes, str, pd.DataFrame]]]:
+def _panel_per_region(pairs: pd.DataFrame, **size: float) -> tuple[Figure, list[tuple[Axes, str, pd.DataFrame]]]:
     """Axes for Dice (%), with the name and the rows of each region. Raises DataError where there is none."""
     if pairs.empty:
-        raise DataError(
-            "no patient was scored in both arms, so there is nothing to draw; run both arms first."
-        )
+        raise DataError("no patient was scored in both arms, so there is nothing to draw; run both arms first.")
     parts = list(pairs.groupby("region", sort=False))
     figure, axes = new_figure(1, len(parts), **size, sharey=True)
     for axis, (region, _) in zip(axes[0], parts, strict=True):
@@ -293,12 +285,7 @@ def dice_by_fold(pairs: pd.DataFrame, *, title: str = "") -> Figure:
         for arm, shift in zip(ARMS, (-0.16, 0.16), strict=True):
             style = {"marker": MARKERS[arm], "color": COLORS[arm]}
             axis.scatter(
-                [folds.index(fold) + shift for fold in part["fold"]],
-                part[arm],
-                s=7,
-                alpha=0.35,
-                lw=0,
-                **style,
+                [folds.index(fold) + shift for fold in part["fold"]], part[arm], s=7, alpha=0.35, lw=0, **style
             )
             style |= {"s": 60, "zorder": 3, "edgecolors": "black", "label": f"{arm}, mean of the fold"}
             axis.scatter([folds.index(fold) + shift for fold in means.index], means[arm], **style)
@@ -382,9 +369,7 @@ def dice_by_annotation(table: pd.DataFrame, *, task: str = "whole_tumor", title:
         log_ticks(axis, sorted({*(n for _, n in paper), *ours["n_fa"]}))
         axis.set(xlabel="fully annotated scans", title=region_name(region))
         gain = paper["mixed", 5] - paper["standard", 5]
-        here = [
-            f"{row.difference:+.1f} at {row.n_fa}" for row in ours.dropna(subset="difference").itertuples()
-        ]
+        here = [f"{row.difference:+.1f} at {row.n_fa}" for row in ours.dropna(subset="difference").itertuples()]
         words.append(
             f"{region_name(region)}: mixed is ahead by {gain:.1f} points in the paper at 5 scans"
             + (f", here {', '.join(here)}" if here else "")

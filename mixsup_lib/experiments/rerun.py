@@ -12,15 +12,7 @@ import pandas as pd
 from mixsup_lib.config import make_config
 from mixsup_lib.datasets import find_cohort
 from mixsup_lib.experiments.provenance import labels_fingerprint
-from mixsup_lib.experiments.runs import (
-    load_run,
-    load_weights,
-    open_store,
-    read_provenance,
-    run,
-    run_folder,
-    split_of,
-)
+from mixsup_lib.experiments.runs import load_run, load_weights, open_store, read_provenance, run, run_folder, split_of
 from mixsup_lib.files import DataError, SettingError
 from mixsup_lib.training import set_up
 
@@ -74,18 +66,14 @@ def rerun(
     if set_up(config)[1] != used:
         config = make_config(**{**config.settings(), "precision": used})
     if not config.cohort.exists():
-        raise DataError(
-            f"{config.cohort}: the cohort of {folder} is not there; name its folder with --cohort."
-        )
+        raise DataError(f"{config.cohort}: the cohort of {folder} is not there; name its folder with --cohort.")
     found = find_cohort(config.cohort)
     split = split_of(config, found)
     target = run_folder(config, split)
     if target.resolve() == folder.resolve():
         raise SettingError(f"{config.out}: holds the run itself; choose another folder with --out.")
     if target.exists():
-        raise DataError(
-            f"{target}: has been repeated before; delete it, or choose another folder with --out."
-        )
+        raise DataError(f"{target}: has been repeated before; delete it, or choose another folder with --out.")
     store = open_store(config, found)
     now = {"data_fingerprint": store.fingerprint(), "labels_fingerprint": labels_fingerprint(store, split)}
     for line in differences(record, now, DATA):

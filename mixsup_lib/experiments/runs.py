@@ -24,34 +24,14 @@ from safetensors.torch import load_file, save as weights_as_bytes
 from mixsup_lib.cohort import Cohort
 from mixsup_lib.config import RunConfig, make_config
 from mixsup_lib.datasets import find_cohort, open_patient
-from mixsup_lib.evaluation import (
-    PER_PATIENT_COLUMNS,
-    evaluate,
-    label_volume,
-    save_nifti,
-    score_slices,
-)
+from mixsup_lib.evaluation import PER_PATIENT_COLUMNS, evaluate, label_volume, save_nifti, score_slices
 from mixsup_lib.experiments.provenance import provenance
-from mixsup_lib.files import (
-    DataError,
-    SettingError,
-    remove_leftovers,
-    write_bytes,
-    write_json,
-    write_text,
-)
+from mixsup_lib.files import DataError, SettingError, remove_leftovers, write_bytes, write_json, write_text
 from mixsup_lib.model import MixedSupervisionUNet
 from mixsup_lib.protocol import Split, make_split, read_split
 from mixsup_lib.sampling import BatchSampler, WeakLabels, feed_batches, select_training_slices
 from mixsup_lib.slices import SliceStore, patient_slices, prepare
-from mixsup_lib.training import (
-    HISTORY_COLUMNS,
-    Trainer,
-    TrainingDivergedError,
-    build_network,
-    network_input,
-    set_up,
-)
+from mixsup_lib.training import HISTORY_COLUMNS, Trainer, TrainingDivergedError, build_network, network_input, set_up
 
 RUN_COLUMNS = ("cohort", "preset", "task", "n_fa", "n_wa", "fold", "supervision", "seed")
 """Settings that tell the runs of a table apart."""
@@ -86,9 +66,7 @@ def run_folder(config: RunConfig, split: Split) -> Path:
     """Where a run lives: cohort/preset/task/<n>fa<m>wa/fold/supervision/seed-hash below `config.out`."""
     scenario = f"{len(split.fully_annotated)}fa{len(split.weak)}wa"
     name = f"seed{config.seed}-{config.settings_hash()}"
-    below = Path(
-        config.cohort_name, config.preset, config.task, scenario, f"fold{config.fold}", config.supervision
-    )
+    below = Path(config.cohort_name, config.preset, config.task, scenario, f"fold{config.fold}", config.supervision)
     return config.out / below / name
 
 
@@ -202,9 +180,7 @@ def _run_in(partial: Path, config: RunConfig, cohort: Cohort, split: Split, repo
     (partial / "progress.json").unlink(missing_ok=True)
 
 
-def _progress(
-    path: Path, iterations: int, also: Callable[[int, float], None] | None
-) -> Callable[[int, float], None]:
+def _progress(path: Path, iterations: int, also: Callable[[int, float], None] | None) -> Callable[[int, float], None]:
     """Keeps progress.json (iteration, of how many, loss) up to date, once every two seconds; then calls `also`."""
     written_at = 0.0
 
@@ -219,9 +195,7 @@ def _progress(
     return report
 
 
-def make_trainer(
-    config: RunConfig, store: SliceStore, split: Split, device: torch.device, precision: str
-) -> Trainer:
+def make_trainer(config: RunConfig, store: SliceStore, split: Split, device: torch.device, precision: str) -> Trainer:
     """Network, sampler and frames of a run, ready for `Trainer.run`."""
     labels = WeakLabels(config.weak_labels, config.weak_label_noise, config.seed)
     data = select_training_slices(
@@ -313,9 +287,7 @@ def read_examples(folder: str | Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in ("image", "truth", "prediction", "patient", "z")}
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(
-            f"{path}: cannot be read as example slices ({_reason(error)}); run it again."
-        ) from None
+        raise DataError(f"{path}: cannot be read as example slices ({_reason(error)}); run it again.") from None
 
 
 def read_recorded(path: str | Path) -> pd.DataFrame:
@@ -338,15 +310,11 @@ def collect(folders: str | Path | Iterable[str | Path]) -> pd.DataFrame:
     Runs in progress (`.partial`) are passed over. Raises DataError for an incomplete or inconsistent run
     folder, naming the file, and where no run has finished.
     """
-    roots = (
-        [Path(folders)] if isinstance(folders, str | os.PathLike) else [Path(folder) for folder in folders]
-    )
+    roots = [Path(folders)] if isinstance(folders, str | os.PathLike) else [Path(folder) for folder in folders]
     found = sorted({folder for root in roots for folder in _run_folders(root)})
     if not found:
         where = ", ".join(str(root.resolve()) for root in roots) or "an empty list of folders"
-        raise DataError(
-            f"{where}: no finished run in it; do `make run` first, or name the folder that holds the runs."
-        )
+        raise DataError(f"{where}: no finished run in it; do `make run` first, or name the folder that holds the runs.")
     frame = pd.concat([_read_run(folder) for folder in found], ignore_index=True)
     scenario = frame.groupby(["cohort", "preset", "task", "n_fa", "n_wa"], dropna=False)["n_weak"]
     frame["n_wa"] = frame["n_wa"].fillna(scenario.transform("median")).astype(int)

@@ -69,10 +69,7 @@ def pairs(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _refuse_mixtures(frame: pd.DataFrame) -> None:
     """DataError where an arm of a scenario has runs of different settings, or a scenario different data."""
-    for columns, name in (
-        ([*SCENARIO, "supervision"], "settings_hash"),
-        (list(SCENARIO), "data_fingerprint"),
-    ):
+    for columns, name in (([*SCENARIO, "supervision"], "settings_hash"), (list(SCENARIO), "data_fingerprint")):
         counts = frame.groupby(columns)[name].nunique()
         if (mixed := counts[counts > 1]).size:
             where = dict(zip(columns, mixed.index[0], strict=True))
@@ -115,9 +112,7 @@ def paired_difference(
 
     differences, folds = pairs["difference"].to_numpy(float), pairs["fold"].to_numpy()
     if not differences.size or not np.isfinite(differences).all():
-        raise DataError(
-            "no patient was scored in both arms, so there is no difference; finish the runs of both arms."
-        )
+        raise DataError("no patient was scored in both arms, so there is no difference; finish the runs of both arms.")
     sample = bootstrap_over_folds(differences, folds, resamples=resamples, seed=seed)
     low, high = np.quantile(sample, [(1 - confidence) / 2, (1 + confidence) / 2])
     n_folds = len(np.unique(folds))

@@ -14,14 +14,7 @@ import pandas as pd
 from tabulate import SEPARATING_LINE, tabulate
 
 from mixsup_lib.config import RunConfig
-from mixsup_lib.experiments.statistics import (
-    ARMS,
-    SCENARIO,
-    holm,
-    mean_over_folds,
-    paired_difference,
-    pairs,
-)
+from mixsup_lib.experiments.statistics import ARMS, SCENARIO, holm, mean_over_folds, paired_difference, pairs
 from mixsup_lib.files import DataError, write_text
 from mixsup_lib.paper import N_FOLDS, REGIONS, TABLES, TASKS
 
@@ -109,9 +102,7 @@ def beside_paper(table: pd.DataFrame) -> pd.DataFrame:
         means = TABLES["multiclass" if row["task"] == "multiclass" else "binary"][0].get((arm, row["n_fa"]))
         return means[list(REGIONS).index(row["region"])] if means else math.nan
 
-    return table.assign(
-        **{f"paper_{arm}": [printed(row, arm) for _, row in table.iterrows()] for arm in ARMS}
-    )
+    return table.assign(**{f"paper_{arm}": [printed(row, arm) for _, row in table.iterrows()] for arm in ARMS})
 
 
 def dice_by_variant(frame: pd.DataFrame, configs: Mapping[str, RunConfig]) -> pd.DataFrame:
@@ -136,9 +127,9 @@ def dice_by_variant(frame: pd.DataFrame, configs: Mapping[str, RunConfig]) -> pd
     shared = runs[(counts == len(configs)) & runs["dice"].notna()]
     if shared.empty:
         raise DataError("no fold has been finished by every variant; train the missing ones first.")
-    wide = shared.pivot_table(
-        index=["region", "fold", "patient"], columns="variant", values="dice", aggfunc="mean"
-    )[list(configs)]
+    wide = shared.pivot_table(index=["region", "fold", "patient"], columns="variant", values="dice", aggfunc="mean")[
+        list(configs)
+    ]
     if (alone := wide.isna().any(axis=1)).any():
         _, fold, patient = wide.index[alone][0]
         there = wide.columns[wide[alone].iloc[0].notna()]
@@ -199,9 +190,7 @@ def paper_tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """
     for name in ("cohort", "preset"):
         if len(found := sorted(frame[name].unique())) > 1:
-            raise DataError(
-                f"the runs are of {len(found)} {name}s ({', '.join(found)}), expected one; choose one."
-            )
+            raise DataError(f"the runs are of {len(found)} {name}s ({', '.join(found)}), expected one; choose one.")
     mixed = frame[frame["supervision"] == "mixed"].groupby(["task", "n_fa"])["n_wa"].unique()
     for (task, n_fa), found in mixed.items():
         if len(found) > 1:
@@ -220,18 +209,7 @@ def paper_tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
         made[by_fold] = fold_means(shared[own & shared["n_fa"].eq(FOLDS_AT)], printed[1])
     there = table[table["difference"].notna()]
     there = there.assign(p_holm=holm(there["p_wilcoxon"].to_numpy()))
-    names = [
-        *SCENARIO,
-        "region",
-        *ARMS,
-        "difference",
-        "low",
-        "high",
-        "p_holm",
-        "p_wilcoxon",
-        "n_patients",
-        "n_folds",
-    ]
+    names = [*SCENARIO, "region", *ARMS, "difference", "low", "high", "p_holm", "p_wilcoxon", "n_patients", "n_folds"]
     return made | {"differences": there[names].reset_index(drop=True)}
 
 
@@ -286,9 +264,7 @@ def fold_means(shared: pd.DataFrame, printed: Mapping[tuple[str, str], tuple] | 
     return pd.DataFrame(rows, columns=names)
 
 
-def format_table(
-    table: pd.DataFrame, form: Literal["terminal", "markdown", "latex", "csv"] = "terminal"
-) -> str:
+def format_table(table: pd.DataFrame, form: Literal["terminal", "markdown", "latex", "csv"] = "terminal") -> str:
     """Any table of this file, or another frame, as text; the only way a table is shown.
 
     The first three forms show the same rounded text (`readable`), with the notes of a comparison table below. In the
@@ -318,9 +294,7 @@ def _fitted(cells: pd.DataFrame) -> str:
         for width in (40, 20, 16, 13):
             columns = []
             for name in cells.columns[:kept]:
-                column = [
-                    cell if "[" in cell or "(" in name else textwrap.fill(cell, width) for cell in cells[name]
-                ]
+                column = [cell if "[" in cell or "(" in name else textwrap.fill(cell, width) for cell in cells[name]]
                 widest = max([1, *(len(line) for cell in column for line in cell.split("\n"))])
                 columns.append([textwrap.fill(name, widest, break_long_words=False), *column])
             head, *rows = zip(*columns, strict=True)
@@ -337,9 +311,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     Dice has one decimal, a p-value two digits; NaN is empty. A comparison leaves out the cohort and preset, and of
     variants the region, where they are the same in all rows: its caption names them.
     """
-    joined = {
-        names[0]: (header, *_JOINED[header]) for header, (names, _) in _JOINED.items() if {*names} <= {*table}
-    }
+    joined = {names[0]: (header, *_JOINED[header]) for header, (names, _) in _JOINED.items() if {*names} <= {*table}}
     once = {"cohort", "preset", "region"} if "variant" in table else {"cohort", "preset"}
     hidden = {name for name in once & {*table} if "low" in table and table[name].nunique() <= 1}
     hidden |= {"n_seeds", "note"}

@@ -156,30 +156,19 @@ def make_phantom(
     counts = {"patients": (patients, 1), "workers": (1 if workers is None else workers, 1), "seed": (seed, 0)}
     for name, (value, least) in counts.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise SettingError(
-                f"The phantom's {name} is {value!r}, but needs a whole number from {least} up."
-            )
+            raise SettingError(f"The phantom's {name} is {value!r}, but needs a whole number from {least} up.")
     grid_shape(voxel_mm)
     foreign = folder.exists() and not (folder / "phantom.json").exists()
     if foreign and (not folder.is_dir() or any(not is_leftover(file) for file in folder.iterdir())):
-        raise SettingError(
-            f"{folder} is not empty and holds no phantom.json; choose a new folder for the phantom."
-        )
+        raise SettingError(f"{folder} is not empty and holds no phantom.json; choose a new folder for the phantom.")
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_name(f"{folder.name}.lock"), folder):
         remove_leftovers(folder)
         for rest in folder.glob(".unfinished-*"):
             shutil.rmtree(rest, ignore_errors=True)
-        asked = {
-            "seed": seed,
-            "voxel_mm": float(voxel_mm),
-            "patients": patients,
-            "settings": asdict(settings),
-        }
+        asked = {"seed": seed, "voxel_mm": float(voxel_mm), "patients": patients, "settings": asdict(settings)}
         _describe(folder / "phantom.json", {"generator": GENERATOR, **asked})
-        todo = [
-            i for i in range(patients) if not any(_is_complete(folder / g / patient_id(i)) for g in GRADES)
-        ]
+        todo = [i for i in range(patients) if not any(_is_complete(folder / g / patient_id(i)) for g in GRADES)]
         write = partial(_write_patient, cohort=folder, seed=seed, voxel_mm=voxel_mm, settings=settings)
         workers = min(workers or os.cpu_count() or 1, len(todo)) or 1
         bar = {"total": patients, "initial": patients - len(todo), "desc": "phantom", "unit": "patient"}
@@ -220,9 +209,7 @@ def _is_complete(folder: Path) -> bool:
     return all((folder / f"{folder.name}_{suffix}.nii.gz").is_file() for suffix in SUFFIXES)
 
 
-def _write_patient(
-    index: int, *, cohort: Path, seed: int, voxel_mm: float, settings: PhantomSettings
-) -> None:
+def _write_patient(index: int, *, cohort: Path, seed: int, voxel_mm: float, settings: PhantomSettings) -> None:
     """Write one patient into a hidden folder, which gets its name when it is complete."""
     import nibabel as nib
 

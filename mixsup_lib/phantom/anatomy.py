@@ -110,9 +110,7 @@ def _block_mean(volume: np.ndarray, size: int) -> np.ndarray:
     return blocks.mean(axis=(1, 3, 5))  # (x, y, z)
 
 
-def smooth_field(
-    rng: np.random.Generator, shape: tuple[int, ...], voxel_mm: float, length_mm: float
-) -> np.ndarray:
+def smooth_field(rng: np.random.Generator, shape: tuple[int, ...], voxel_mm: float, length_mm: float) -> np.ndarray:
     """(X, Y, Z) float32 smooth noise, mean 0, variance 1: a cubic B-spline over random nodes `length_mm` apart.
 
     The nodes lie in mm, so one state of the generator gives the same field at every voxel size.
@@ -166,9 +164,7 @@ def sample_anatomy(template_mm: np.ndarray, voxel_mm: float, csf_log_odds: float
     """
     from scipy import ndimage
 
-    white, grey, brain, depth = (
-        _sample(m, template_mm, voxel_mm) for m in ("white", "grey", "brain", "depth")
-    )
+    white, grey, brain, depth = (_sample(m, template_mm, voxel_mm) for m in ("white", "grey", "brain", "depth"))
     parts, n_parts = ndimage.label(brain > 0.5)
     brain = parts == np.bincount(parts.ravel(), minlength=n_parts + 1)[1:].argmax() + 1  # the largest part
     fluid = np.clip(1 - grey - white, 0, 1) * np.float32(np.exp(csf_log_odds))
@@ -184,7 +180,5 @@ def _sample(name: str, template_mm: np.ndarray, voxel_mm: float) -> np.ndarray:
     from scipy import ndimage
 
     template = template_for(voxel_mm)
-    index = (template_mm - template.origin[:, None, None, None].astype(np.float32)) / np.float32(
-        template.spacing
-    )
+    index = (template_mm - template.origin[:, None, None, None].astype(np.float32)) / np.float32(template.spacing)
     return ndimage.map_coordinates(template.maps[name], index, order=1, output=np.float32)

@@ -59,9 +59,7 @@ def tumor_signal(rng: np.random.Generator, grade: str, settings: PhantomSettings
     flair = rng.uniform(low * settings.conspicuity_flair[0], settings.conspicuity_flair[1])
     t2 = rng.uniform(low * settings.conspicuity_t2[0], settings.conspicuity_t2[1])
     t1 = (flair + t2) / 2
-    core = (
-        rng.uniform(0.3, 0.8) if grade == "LGG" else rng.uniform(-0.3, 0.5)
-    )  # necrosis may be dark on FLAIR
+    core = rng.uniform(0.3, 0.8) if grade == "LGG" else rng.uniform(-0.3, 0.5)  # necrosis may be dark on FLAIR
     return np.array(
         [
             [1 + core * flair, 1 + settings.oedema_gain[0] * flair, 1 + 0.5 * flair],
@@ -92,9 +90,7 @@ def acquire(
     brain, shape = anatomy.brain, labels.shape
     box = ndimage.find_objects(brain.astype(np.uint8))[0]
     inside, tissue = brain[box], anatomy.tissue[(slice(None), *box)]  # (x, y, z), (3, x, y, z)
-    classes = [
-        ndimage.gaussian_filter((labels[box] == c).astype(np.float32), 1.2 / voxel_mm) for c in (1, 2, 3)
-    ]
+    classes = [ndimage.gaussian_filter((labels[box] == c).astype(np.float32), 1.2 / voxel_mm) for c in (1, 2, 3)]
     tumor = np.stack(classes)  # (3, x, y, z), soft at the borders
     normal = 1 - tumor.sum(0)
     tumor *= 1 + settings.tumor_texture * smooth_field(rng, shape, voxel_mm, 8.0)[box]
@@ -106,9 +102,7 @@ def acquire(
     images = np.zeros((len(SEQUENCES), *shape), np.int16)
     for i, sequence in enumerate(SEQUENCES):
         image = np.tensordot(np.float32([1, *contrast[i]]), tissue, axes=1)  # (x, y, z)
-        image += (
-            np.float32(lesion_gain[sequence]) * lesions[box] + np.float32(vessel_gain[sequence]) * vessel[box]
-        )
+        image += np.float32(lesion_gain[sequence]) * lesions[box] + np.float32(vessel_gain[sequence]) * vessel[box]
         image = image * normal + np.tensordot(np.float32(signal[i]), tumor, axes=1)
         image = np.maximum(image, 0.02) ** np.float32(site.gamma[i])
         image = _blur_slices(image, inside, site.blur_mm[i] / voxel_mm)

@@ -117,13 +117,9 @@ def hyperintensities(
         radius, strength = rng.uniform(*settings.lesion_radius_mm), rng.uniform(*settings.lesion_strength)
         stretch = np.exp(rng.normal(0, 0.3, 3))
         reach = int(np.ceil(2 * radius / voxel_mm)) + 1
-        box = tuple(
-            slice(max(0, s - reach), min(n, s + reach + 1)) for s, n in zip(seat, labels.shape, strict=True)
-        )
+        box = tuple(slice(max(0, s - reach), min(n, s + reach + 1)) for s, n in zip(seat, labels.shape, strict=True))
         offsets = zip(np.ogrid[box], seat, stretch, strict=True)
-        distance = voxel_mm * np.sqrt(
-            sum((stretch * (i - s)) ** 2 for i, s, stretch in offsets)
-        )  # (x, y, z), mm
+        distance = voxel_mm * np.sqrt(sum((stretch * (i - s)) ** 2 for i, s, stretch in offsets))  # (x, y, z), mm
         spot = strength / (1 + np.exp((distance - radius) / 0.8)) * anatomy.tissue[0][box]
         visibility[box] = np.maximum(visibility[box], spot)
     visibility[(labels > 0) | (visibility < 0.02)] = 0
