@@ -29,7 +29,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed-$(TORCH)
-TORCH_PIN := $(shell sed -n 's/.*"torch==\([^"]*\)".*/\1/p' pyproject.toml)
+TORCH_PIN := $(shell sed -n 's/^torch==//p' constraints.txt)
 
 SITE_STAMP := $(VENV)/.site-tools
 # Snakemake wants packaging < 26 and nilearn packaging >= 26: it gets an environment of its own inside $(VENV).
@@ -93,7 +93,7 @@ install-cpu = echo "torch $(TORCH_PIN) for the CPU (about 200 MB)"; \
   $(PIP) install "torch==$(TORCH_PIN)"
 install-cuda = echo "torch $(TORCH_PIN) for CUDA (several GB)"; $(PIP) install "torch==$(TORCH_PIN)"
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml constraints.txt
 	@case "$(TORCH)" in cpu|cuda) ;; *) echo "TORCH is '$(TORCH)'; choose TORCH=cpu or TORCH=cuda."; exit 2;; esac
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1); name another one: make PYTHON=python3.12"; exit 2; }
@@ -102,12 +102,12 @@ $(STAMP): pyproject.toml
 	@for other in $(filter-out $(STAMP),$(wildcard $(VENV)/.installed-*)); do $(PIP) uninstall --yes torch; rm -f $$other; done
 	@set -e; $(install-$(TORCH))
 	@echo "the library, Jupyter and the test tools"
-	@$(PIP) install --editable ".[test]"
+	@$(PIP) install --constraint constraints.txt --editable ".[test]"
 	@touch $@
 
 $(SITE_STAMP): $(STAMP)
 	@echo "the tools for the site"
-	@$(PIP) install --editable ".[site]"
+	@$(PIP) install --constraint constraints.txt --editable ".[site]"
 	@touch $@
 
 $(WORKFLOW_STAMP): $(STAMP)

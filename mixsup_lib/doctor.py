@@ -78,8 +78,8 @@ def check_python() -> Check:
 
 
 def check_packages() -> Check:
-    """Are the packages that the library needs installed in the versions that pyproject.toml pins?"""
-    advice = 'run any make target, or: python -m pip install --editable ".[test]"'
+    """Are the packages that the library needs installed, in versions it works with?"""
+    advice = 'run any make target, or: python -m pip install --constraint constraints.txt --editable ".[test]"'
     try:
         requirements = [Requirement(text) for text in metadata.requires(DISTRIBUTION)]
     except metadata.PackageNotFoundError:
@@ -96,7 +96,7 @@ def check_packages() -> Check:
                 wrong.append(f"{requirement.name} is {version}, expected {requirement.specifier}")
     if wrong:
         return Check("packages", False, "; ".join(wrong), advice)
-    return Check("packages", True, f"{len(needed)} as pinned")
+    return Check("packages", True, f"{len(needed)} that fit")
 
 
 def check_cores() -> Check:

@@ -56,7 +56,8 @@ def add_data(folder: Path, cohorts: Sequence[str], root: Path = ROOT) -> list[st
 
 def add_packages(folder: Path, root: Path = ROOT) -> None:
     """A wheel of every package of the library and its tests, and of what an editable installation needs."""
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", folder / "wheelhouse"]
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet"]
+    command = [*pip, "--constraint", "constraints.txt", "--wheel-dir", folder / "wheelhouse"]
     torch = f"torch=={version('torch')}"  # the CPU build, where that is installed here
     subprocess.run([*command, ".[test]", torch, "hatchling", "editables"], cwd=root, check=True)
     for own in folder.glob("wheelhouse/mixsup_lib-*"):
