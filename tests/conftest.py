@@ -1,4 +1,4 @@
-"""Set before any import: one thread, pictures without a screen. Then each test learns which claims it backs."""
+"""Set before any import: one thread, pictures without a screen."""
 
 import os
 
@@ -7,7 +7,6 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import pytest  # noqa: E402
-from ledger import read_ledger  # noqa: E402
 
 from mixsup_lib.phantom import make_phantom  # noqa: E402
 from mixsup_lib.protocol import make_split  # noqa: E402
@@ -51,18 +50,3 @@ def run_settings(phantom, tmp_path):
         "precision": "float32",
         "device": "cpu",
     }
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test that REPRODUCTION.md names with the ids of its rows: `pytest -m claim`, `pytest -k C3.1-07`."""
-    claims: dict[str, list[str]] = {}
-    for row in read_ledger():
-        for test in row.tests:
-            claims.setdefault(test, []).append(row.id)
-    for item in items:
-        file, _, name = item.nodeid.partition("::")
-        function = f"{file}::{name.split('[')[0].split('::')[-1]}"
-        for claim in claims.get(function, []):
-            item.add_marker(pytest.mark.claim(claim))
-            item.extra_keyword_matches.add(claim)
-            item.user_properties.append(("claim", claim))

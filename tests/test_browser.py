@@ -61,7 +61,7 @@ def lab(tmp_path_factory):
     for folder in ("results", "lessons"):
         shutil.copytree(ROOT / "data" / folder, root / "data" / folder)
     shutil.copyfile(ROOT / "data" / "README.md", root / "data" / "README.md")
-    for folder in ("docs", "scenarios", "README.md", "REPRODUCTION.md"):
+    for folder in ("docs", "scenarios", "README.md", "RESULTS.md"):
         (root / folder).symlink_to(ROOT / folder)
     for plugin, values in LAB_SETTINGS.items():
         file = root / "settings" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"

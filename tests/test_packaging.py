@@ -234,7 +234,7 @@ def test_the_licence_is_mit():
     assert text.startswith("MIT License") and "2026 mixsup_lib contributors" in text
 
 
-@pytest.mark.parametrize("document", ["README.md", "data/README.md", "REPRODUCTION.md"])
+@pytest.mark.parametrize("document", ["README.md", "data/README.md", "RESULTS.md"])
 def test_links_to_files_lead_somewhere(document):
     path = ROOT / document
     text = path.read_text(encoding="utf-8")

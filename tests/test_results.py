@@ -561,7 +561,8 @@ def test_every_record_of_runs_still_gives_its_printed_table(name):
     else:
         tuning = (frame["cohort"] == "lgg") & (frame["fold"] == 1)
         table = tables.comparison_table(frame[~tuning])
-    printed = (ROOT / "REPRODUCTION.md").read_text().split(f"results:{name} -->")[1]
+    pages = "".join(page.read_text(encoding="utf-8") for page in ROOT.glob("docs/experiments/*.md"))
+    printed = pages.split(f"results:{name} -->")[1]
     assert tables.format_table(table, "markdown") in printed
 
 

@@ -33,7 +33,7 @@ KNOWN = {"notebooks/03_losses.ipynb", "notebooks/04_batch_sampling.ipynb", "data
         ("[results](../data/results)", "results"),
         ("[not there](09_not_yet.ipynb)", "[not there](09_not_yet.ipynb)"),
         ("[paper](https://arxiv.org/abs/1812.04571)", "[paper](https://arxiv.org/abs/1812.04571)"),
-        ("![words](../docs/phantom.png)", "![words](../docs/phantom.png)"),
+        ("![words](../docs/experiments/lgg.png)", "![words](../docs/experiments/lgg.png)"),
         ("`scores[0](x)` and [code](../Makefile)", "`scores[0](x)` and code"),
     ],
 )
@@ -88,7 +88,7 @@ def test_a_page_has_its_pictures_words_mathematics_and_navigation(site):
 
 
 def test_links_that_lead_nowhere_stop_the_build(site, tmp_path, capfd):
-    for name in ("docs", "data/README.md", "REPRODUCTION.md"):
+    for name in ("docs", "data/README.md", "RESULTS.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (shutil.copytree if name == "docs" else shutil.copy)(ROOT / name, tmp_path / name)
     with open(tmp_path / "docs/glossary.md", "a", encoding="utf-8") as guide:

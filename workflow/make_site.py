@@ -27,7 +27,9 @@ PAGES = (
     "docs/instructor-guide.md",
     "docs/glossary.md",
     "data/README.md",
-    "REPRODUCTION.md",
+    "RESULTS.md",
+    "docs/claims.md",
+    "docs/experiments/*.md",
 )
 """Documents that become pages, beside the notebooks. The others are for whoever works on the repository."""
 EXPLORER = (
@@ -81,7 +83,8 @@ def _still(output: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 
 def write_sources(source: Path, root: Path = ROOT) -> None:
     """Write everything Sphinx reads into the empty folder `source`."""
-    pages = [path.relative_to(root) for path in root.glob("notebooks/[0-9]*.ipynb")] + list(map(Path, PAGES))
+    patterns = ("notebooks/[0-9]*.ipynb", *PAGES)
+    pages = [path.relative_to(root) for pattern in patterns for path in sorted(root.glob(pattern))]
     known = set(map(str, pages))
     shutil.copytree(root / "docs", source / "docs", ignore=shutil.ignore_patterns("*.md"))
     for page in pages:

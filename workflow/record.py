@@ -3,25 +3,22 @@
     python workflow/record.py runs RUNS [RUNS ...] NAME [--folders] [--tuning-fold K] [--paper-tables] [--no-picture]
     python workflow/record.py batch-norm RUNFOLDER [RUNFOLDER ...]
     python workflow/record.py speed
-    python workflow/record.py departures
 
 `runs`: RUNS are folders with run folders, an experiment's for example, or recorded tables. Writes data/results/NAME.csv
-(a row per run, test patient and region, with its provenance), the table between the markers `results:NAME` of
-REPRODUCTION.md, and docs/NAME.png. An experiment that compares variants has its table and pictures beside its runs:
-these are taken. Else standard is compared with mixed supervision; `--paper-tables` adds the paper's tables and draws
-its figure 7. `--folders` (phantoms only) also copies what notebook 09 reads of each run folder to data/results/runs.
+(a row per run, test patient and region, with its provenance), the table between the markers `results:NAME` of a page
+below docs, and docs/experiments/NAME.png. An experiment that compares variants has its table and pictures beside its
+runs: these are taken. Else standard is compared with mixed supervision; `--paper-tables` adds the paper's tables and
+draws its figure 7. `--folders` (phantoms only) also copies what notebook 09 reads of each run folder to
+data/results/runs.
 
-`batch-norm` tests runs with torch's running averages, `speed` shows the tables of `make bench` in docs/performance.md,
-`departures` collects the paragraphs of docstrings that begin with "Departure:".
+`batch-norm` tests runs with torch's running averages, `speed` shows the tables of `make bench` in docs/performance.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
-import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -33,7 +30,8 @@ from mixsup_lib.experiments.tables import caption, comparison_table, format_tabl
 from mixsup_lib.files import atomic_path, write_text
 from mixsup_lib.training import read_checkpoint, set_up
 
-RESULTS, PICTURES, DOCUMENT = Path("data/results"), Path("docs"), Path("REPRODUCTION.md")
+RESULTS, DOCS = Path("data/results"), Path("docs")
+PICTURES = DOCS / "experiments"
 HEADINGS = {
     "table1": "Table 1, binary: ours, where these were run, beside the paper's",
     "table2": "Table 2, binary at 15 FA, fold by fold",
@@ -44,14 +42,17 @@ LIGHT = ("config.json", "metrics.json", "provenance.json", "per_patient.csv", "e
 """What is recorded of a run folder as it is; its history is thinned."""
 
 
-def record(name: str, text: str, document: Path = DOCUMENT) -> None:
-    """Replace what stands between `<!-- results:NAME -->` and its end marker."""
+def record(name: str, text: str) -> None:
+    """Replace what stands between `<!-- results:NAME -->` and its end marker, on whichever page has them."""
     start, end = f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
-    before, found, rest = document.read_text(encoding="utf-8").partition(start)
-    _, closed, after = rest.partition(end)
-    if not (found and closed):
-        raise SystemExit(f"{document}: the markers {start} and {end} are missing; put them back.")
-    write_text(document, f"{before}{start}\n\n{text}\n\n{end}{after}")
+    for page in sorted(DOCS.rglob("*.md")):
+        before, _, rest = page.read_text(encoding="utf-8").partition(start)
+        _, found, after = rest.partition(end)
+        if found:
+            return write_text(page, f"{before}{start}\n\n{text}\n\n{end}{after}")
+    raise SystemExit(
+        f"No page below {DOCS} has the markers {start} and {end}; put them where the table belongs."
+    )
 
 
 # Runs
@@ -160,41 +161,14 @@ def record_batch_norm(call: argparse.Namespace) -> None:
     record("batch-norm", format_table(table, "markdown"))
 
 
-# Speed and departures
+# Speed
 
 
 def record_speed(call: argparse.Namespace) -> None:
     from bench import to_text
 
     tables = [to_text(pd.read_csv(path)) for path in sorted(RESULTS.glob("bench-*.csv"))]
-    record("speed", "\n\n".join(tables), PICTURES / "performance.md")
-
-
-def record_departures(call: argparse.Namespace) -> None:
-    record("departures", departures_table())
-
-
-def departures_table(package: Path = Path("mixsup_lib")) -> str:
-    """The departures of the package as a Markdown table, in the order of files and lines."""
-    rows = ["| where | departure |", "|---|---|"]
-    for file in sorted(package.rglob("*.py")):
-        module = ".".join(file.relative_to(package).with_suffix("").parts).removesuffix(".__init__")
-        for place, sentence in departures(ast.parse(file.read_text(encoding="utf-8")), module):
-            rows.append(f"| `{place}` | {sentence.replace('|', chr(92) + '|')} |")
-    return "\n".join(rows)
-
-
-def departures(node: ast.AST, place: str) -> Iterator[tuple[str, str]]:
-    """(place, sentence) of every docstring, that of a constant too; the place is "module.Class.function"."""
-    for child in ast.iter_child_nodes(node):
-        named = isinstance(child, ast.ClassDef | ast.FunctionDef)
-        text = (
-            child.value.value if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant) else ""
-        )
-        for paragraph in re.split(r"\n\s*\n|\n(?=\s*Departure:)", text if isinstance(text, str) else ""):
-            if paragraph.strip().startswith("Departure:"):
-                yield place, " ".join(paragraph.split()[1:])
-        yield from departures(child, f"{place}.{child.name}" if named else place)
+    record("speed", "\n\n".join(tables))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -214,7 +188,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     batch_norm.set_defaults(record=record_batch_norm)
     batch_norm.add_argument("runs", type=Path, nargs="+")
     kinds.add_parser("speed", help="the tables of `make bench`").set_defaults(record=record_speed)
-    kinds.add_parser("departures", help="from the docstrings").set_defaults(record=record_departures)
     call = parser.parse_args(arguments)
     call.record(call)
 
