@@ -4,52 +4,28 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 
-from mixsup_lib.teaching.exercises.exercise import Exercise, Mistake, close
+from mixsup_lib.teaching.exercises.exercise import Exercise, Mistake, cases, close
 
 
 def _gflop(maps_in: int, maps_out: int, kernel: int, size: int) -> float:
     return 2 * maps_in * maps_out * kernel**2 * size**2 / 1e9
 
 
-def _without_biases(gflop: Callable, maps_in: int, maps_out: int, kernel: int, size: int) -> Any:
-    """What is found; a right count with biases, an addition for each number of the output, is taken without them."""
-    found, right = gflop(maps_in, maps_out, kernel, size), _gflop(maps_in, maps_out, kernel, size)
-    with_biases = right + maps_out * size**2 / 1e9
-    return (
-        right
-        if np.shape(found) == () and found is not None and np.isclose(found, with_biases, rtol=1e-6)
-        else found
-    )
-
-
 exercise_10_1 = Exercise(
     right=_gflop,
-    cases={
-        f"{maps_in} -> {maps_out} maps, kernel {kernel}, output {size}x{size}": (
-            maps_in,
-            maps_out,
-            kernel,
-            size,
-        )
-        for maps_in, maps_out, kernel, size in ((4, 64, 3, 298), (64, 64, 3, 296), (1024, 512, 2, 21))
-    },
-    attempt=_without_biases,
-    same=functools.partial(close, tolerance=1e-3),
+    cases=cases(
+        "{0} -> {1} maps, kernel {2}, output {3}x{3}", (4, 64, 3, 298), (64, 64, 3, 296), (1024, 512, 2, 21)
+    ),
+    same=functools.partial(close, tolerance=0.02),  # biases may be counted, 1.4 % of the first layer
     mistakes=(
         Mistake(
             lambda *layer: _gflop(*layer) / 2,
             "{case}: {found:.4g} is half of what is asked for.",
             "what one multiply-add counts: a multiplication and an addition.",
-        ),
-        Mistake(
-            lambda maps_in, maps_out, kernel, size: _gflop(maps_in, maps_out, kernel, size) / kernel,
-            "{case}: {found:.4g} counts a kernel of only one row.",
-            "how many numbers a square kernel has for each pair of maps.",
         ),
         Mistake(
             lambda maps_in, maps_out, kernel, size: _gflop(maps_in, maps_out, kernel, size) / size,
@@ -68,16 +44,14 @@ exercise_10_1 = Exercise(
 )
 
 
-def _days(
-    mixed: int = 10, standard: int = 6, batches: int = 10, seconds: float = 86_400
-) -> Callable[[float], float]:
-    """Days for 60 runs of each arm, with so many images in a batch of each."""
-    return lambda rate: 60 * 10_000 * batches * (mixed + standard) / rate / seconds
+def _days(standard: int = 6, batches: int = 10, seconds: float = 86_400) -> Callable[[float], float]:
+    """Days for 60 runs of each arm, with so many images in a batch of standard supervision."""
+    return lambda rate: 60 * 10_000 * batches * (10 + standard) / rate / seconds
 
 
 exercise_10_2 = Exercise(
     right=_days(),
-    cases={f"At {rate:g} images/s": (rate,) for rate in (100.0, 1500.0)},
+    cases=cases("At {:g} images/s", (100.0,), (1500.0,)),
     same=functools.partial(close, tolerance=1e-3),
     mistakes=(
         Mistake(
@@ -90,31 +64,22 @@ exercise_10_2 = Exercise(
             "{case} this counts the mixed runs alone.",
             "that every mixed run has a partner that sees 6 images a batch.",
         ),
-        Mistake(
-            _days(standard=10),
-            "{case} this counts ten images in every batch.",
-            "the batch of standard supervision: k + m = 6 images.",
-        ),
         Mistake(_days(seconds=3600), "{case} this counts hours.", "the unit: days."),
-        Mistake(_days(seconds=1), "{case} this counts seconds.", "the unit: days."),
     ),
     says="{case} you get {found:.4g} days, expected another number.",
     look="runs x iterations x batches per iteration x images in a batch, for each arm, over images a second.",
     praise="96 million images. At 100 images a second that is 11 days, at 1 500 less than one.",
 )
 
-LEFT_OVER = 7.0
-"""What the step before has left in `.grad`."""
 
-
-def _gradient(accumulate: Callable, *_: Any) -> dict[str, Any]:
-    """The gradient in one row (None where a parameter has none), and how many graphs were alive at once."""
+def _gradient(accumulate: Callable) -> np.ndarray:
+    """The gradient in one row, and behind it how many graphs were alive at once."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)).double()
         batches = [torch.randn(5, 6, dtype=torch.float64) for _ in range(4)]
     for parameter in network.parameters():
-        parameter.grad = torch.full_like(parameter, LEFT_OVER)
+        parameter.grad = torch.full_like(parameter, 7.0)  # what the step before has left
     alive = [0]
 
     def loss(network: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
@@ -124,9 +89,8 @@ def _gradient(accumulate: Callable, *_: Any) -> dict[str, Any]:
         return value
 
     accumulate(network, batches, loss)
-    gradients = [parameter.grad for parameter in network.parameters()]
-    found = None if None in gradients else torch.cat([gradient.flatten() for gradient in gradients]).numpy()
-    return {"gradient": found, "graphs": max(alive)}
+    gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in network.parameters()]
+    return np.concatenate([*(gradient.flatten() for gradient in gradients), [max(alive)]])
 
 
 def _accumulate(network: torch.nn.Module, batches: list[torch.Tensor], loss: Callable) -> None:
@@ -135,56 +99,29 @@ def _accumulate(network: torch.nn.Module, batches: list[torch.Tensor], loss: Cal
         loss(network, batch).backward()
 
 
-def _not_cleared(network: torch.nn.Module, batches: list[torch.Tensor], loss: Callable) -> None:
-    for batch in batches:
-        loss(network, batch).backward()
-
-
-def _averaged(network: torch.nn.Module, batches: list[torch.Tensor], loss: Callable) -> None:
-    _accumulate(network, batches, lambda *arguments: loss(*arguments) / len(batches))
-
-
-def _all_graphs(network: torch.nn.Module, batches: list[torch.Tensor], loss: Callable) -> None:
-    network.zero_grad()
-    sum([loss(network, batch) for batch in batches]).backward()
-
-
-def _last_only(network: torch.nn.Module, batches: list[torch.Tensor], loss: Callable) -> None:
-    for batch in batches:
-        _accumulate(network, [batch], loss)
-
-
 exercise_10_3 = Exercise(
     right=_accumulate,
     cases={"Four batches": ()},
     attempt=_gradient,
-    same=lambda found, wanted: close(found["gradient"], wanted["gradient"]) and found["graphs"] == 1,
     mistakes=(
         Mistake(
-            lambda network, batches, loss: network.zero_grad(),
-            "Some parameters have no gradient.",
-            "which call fills `.grad`: `backward()`.",
-            when=lambda found, wanted: found["gradient"] is None,
-        ),
-        Mistake(
-            _not_cleared,
+            lambda network, batches, loss: [loss(network, batch).backward() for batch in batches],
             "The gradient still holds that of the step before.",
             "what must happen to `.grad` before the first batch: `network.zero_grad()`.",
-            when=lambda found, wanted: close(found["gradient"], wanted["gradient"] + LEFT_OVER),
         ),
         Mistake(
-            _averaged,
+            lambda network, batches, loss: _accumulate(
+                network, batches, lambda *one: loss(*one) / len(batches)
+            ),
             "The gradient is the mean over the batches.",
             "section 3.1: gradients are summed; the norm is divided out afterwards.",
-            when=lambda found, wanted: close(found["gradient"], wanted["gradient"] / 4),
         ),
         Mistake(
-            _all_graphs,
-            "Right sum, but the graphs of {seen} batches were alive at once.",
-            "where `backward()` stands: inside the loop it frees the graph of its batch.",
-            when=lambda found, wanted: (
-                close(found["gradient"], wanted["gradient"]) and found["graphs"] > 1 and found["graphs"]
+            lambda network, batches, loss: _accumulate(
+                network, [batches], lambda *_: sum([loss(network, batch) for batch in batches])
             ),
+            "Right sum, but the graphs of all four batches were alive at once.",
+            "where `backward()` stands: inside the loop it frees the graph of its batch.",
         ),
     ),
     says="The gradient is not that of the summed loss.",
