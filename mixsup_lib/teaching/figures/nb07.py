@@ -35,9 +35,7 @@ PIXELS = {"non-tumour pixels": "patients", "tumour pixels": "truth"}
 
 
 @styled
-def subclass_slices(
-    volume: np.ndarray, labels: np.ndarray, chosen: Sequence[int], *, title: str = ""
-) -> Figure:
+def subclass_slices(volume: np.ndarray, labels: np.ndarray, chosen: Sequence[int]) -> Figure:
     """Axial slices with the outlines of their subclasses and, below each, its image-level labels (section 3.2).
 
     volume, labels: (X, Y, Z), one sequence and the paper's classes 0..3; chosen: numbers of the slices.
@@ -52,16 +50,16 @@ def subclass_slices(
         outline_classes(axis, mask)
         axis.set_title(f"slice {z}")
         present = {name: int((mask == value).any()) for value, name in CLASS_NAMES.items()}
-        below = "\n".join([*(f"{name} {flag}" for name, flag in present.items()), ""])
-        words_below(axis, below)
+        words_below(axis, "".join(f"{name} {flag}\n" for name, flag in present.items()))
         shown.append(f"slice {z}: " + (", ".join(name for name, flag in present.items() if flag) or "none"))
     class_legend(figure)
-    text = f"Slices with the outlines of the subclasses that they show. {'; '.join(shown)}."
-    return described(figure, text, title)
+    return described(
+        figure, f"Slices with the outlines of the subclasses that they show. {'; '.join(shown)}."
+    )
 
 
 @styled
-def positive_slices(tables: Mapping[str, pd.DataFrame], *, title: str = "") -> Figure:
+def positive_slices(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Which slices show each subclass, and which are therefore positive for each binary task; one panel per patient.
 
     tables: patient -> presence table (`slice_labels.slice_presence`), Z rows.
@@ -76,11 +74,11 @@ def positive_slices(tables: Mapping[str, pd.DataFrame], *, title: str = "") -> F
         axis.set_title(patient)
         axis.grid(axis="y", visible=False)
         words.append(f"{patient}: " + ", ".join(f"{label} in {int(table[c].sum())}" for c, label, _ in rows))
-    return described(figure, f"Number of slices. {'; '.join(words)}.", title)
+    return described(figure, f"Number of slices. {'; '.join(words)}.")
 
 
 @styled
-def loss_shares(rows: Mapping[str, tuple[Sequence[float], float, int]], *, title: str = "") -> Figure:
+def loss_shares(rows: Mapping[str, tuple[Sequence[float], float, int]]) -> Figure:
     """What share of the joint loss each kind of label has: a * t_c for the pixels of a class, (1 - a) / R per branch.
 
     rows: name -> (target weights t_c, a, number of branches R); two target weights stand for the binary problem.
@@ -89,8 +87,8 @@ def loss_shares(rows: Mapping[str, tuple[Sequence[float], float, int]], *, title
     place = (0.2, 1.1 / height, 0.78, 1 - 1.35 / height)
     figure, axes = new_figure(1, 1, width=8.2, height=height, places=[place])
     axis, words = axes[0, 0], []
-    subclasses = {f"{name} pixels": {"facecolor": CLASS_COLORS[value]} for value, name in CLASS_NAMES.items()}
-    kinds = {label: {"facecolor": COLORS[key]} for label, key in PIXELS.items()} | subclasses
+    kinds = {label: {"facecolor": COLORS[key]} for label, key in PIXELS.items()}
+    kinds |= {f"{name} pixels": {"facecolor": CLASS_COLORS[value]} for value, name in CLASS_NAMES.items()}
     images = {"facecolor": COLORS["mixed"], "hatch": "//"}
     for y, (name, (targets, a, branches)) in enumerate(rows.items()):
         healthy, tumor, *each_class = kinds.values()
@@ -107,7 +105,7 @@ def loss_shares(rows: Mapping[str, tuple[Sequence[float], float, int]], *, title
     axis.grid(False)
     handles = patches(kinds | {"image labels, per branch": images})
     figure.legend(handles=handles, loc="lower center", ncols=3, fontsize=9)
-    return described(figure, f"Shares of the joint loss. {'; '.join(words)}.", title)
+    return described(figure, f"Shares of the joint loss. {'; '.join(words)}.")
 
 
 def _share(share: float) -> str:

@@ -50,7 +50,7 @@ def weak_scans(dice: pd.DataFrame, configs: Mapping[str, RunConfig], *, title: s
     axis.plot([], [], label="single folds, numbered", **thin)
     axis.set(xlabel="weakly annotated scans (WA)", ylabel="mean Dice of the folds (%)", xlim=(-3, right))
     axis.legend(fontsize=8, loc="lower right")
-    found = [f"{name}: {means[name]:.1f}" for name in [*names, *standard.values()]]
+    found = (f"{name}: {means[name]:.1f}" for name in [*names, *standard.values()])
     return described(figure, f"Mean Dice, {'; '.join(found)}. {len(by_fold)} folds.", title)
 
 
