@@ -83,10 +83,11 @@ def measured_surface(frame: pd.DataFrame, configs: Mapping[str, RunConfig]) -> S
         )
     folds = dice.index.get_level_values("fold").to_numpy()
     columns = [[dice[points[f, w]].to_numpy() for w in n_wa] for f in n_fa]
-    means = [[mean_over_folds(values, folds) for values in row] for row in columns]
+    means = np.array([[mean_over_folds(values, folds) for values in row] for row in columns])
     drawn = [[bootstrap_over_folds(values, folds, resamples=2000) for values in row] for row in columns]
-    samples = np.moveaxis(np.array(drawn), -1, 0)  # (S, F, W)
-    return Surface(n_fa, n_wa, np.array(means), samples, frame["cohort"].iloc[0], len(np.unique(folds)))
+    return Surface(
+        n_fa, n_wa, means, np.moveaxis(drawn, -1, 0), frame["cohort"].iloc[0], len(np.unique(folds))
+    )
 
 
 def plans(
@@ -111,9 +112,10 @@ def plans(
     if not n_fa.size:
         least = annotation_hours(fewest, minutes_fa=minutes_fa)
         there = f"{hours:g} hours" + ("" if scans is None else f" and {scans} scans")
-        raise SettingError(
+        fault = (
             f"{there} are too little: {fewest} masks ({least:.2g} hours) are the fewest that were measured."
         )
+        raise SettingError(fault)
     n_wa = np.floor((60 * hours - n_fa * minutes_fa) / minutes_wa + 1e-9)
     left = np.inf if scans is None else scans - n_fa
     most_wa = np.minimum(n_wa, np.minimum(surface.n_wa[-1], left)).astype(int)  # (P,)
@@ -137,13 +139,9 @@ def advice(surface: Surface, table: pd.DataFrame) -> str:
     best, level = table.loc[table["dice"].idxmax()], table[~table["worse"]]
     phantom = surface.cohort.startswith("phantom")
     kind = "made-up patients (a phantom)" if phantom else f"cohort {surface.cohort}"
-    text = (
-        f"{best['n_fa']} masks and {best['n_wa']} slice-labelled scans ({best['hours']:.1f} hours): a Dice of "
-        f"{best['dice']:.0f} % may be expected, 95 % interval {best['low']:.0f} to {best['high']:.0f}. "
-    )
+    text = f"{best['n_fa']} masks and {best['n_wa']} slice-labelled scans ({best['hours']:.1f} hours): a Dice of "
+    text += f"{best['dice']:.0f} % may be expected, 95 % interval {best['low']:.0f} to {best['high']:.0f}. "
     if len(level) > 1:
         text += f"Plans with {level['n_fa'].min()} to {level['n_fa'].max()} masks cannot be told from it. "
-    return text + (
-        f"Measured on {kind}, {surface.n_folds} folds, with the network of the workshop preset: another cohort, "
-        "scanner or network may differ by more than the interval says."
-    )
+    text += f"Measured on {kind}, {surface.n_folds} folds, with the network of the workshop preset: another cohort, "
+    return text + "scanner or network may differ by more than the interval says."

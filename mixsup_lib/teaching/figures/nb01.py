@@ -75,10 +75,8 @@ def three_planes(case: Case, voxel: tuple[int, int, int]) -> Figure:
         axis.set(xlabel=f"{'xyz'[column]} (mm)", ylabel=f"{'xyz'[row]} (mm)")
         axis.set_title(f"{plane}, {'xyz'[through]} = {place[through]:.1f} mm")
         axis.grid(False)
-    at = ", ".join(f"{mm:.1f}" for mm in place)
-    words = (
-        f"Three planes of {case.patient}, FLAIR, through voxel {tuple(voxel)}, that is x, y, z = {at} mm. "
-    )
+    words = f"Three planes of {case.patient}, FLAIR, through voxel {tuple(voxel)}, that is x, y, z = "
+    words += ", ".join(f"{mm:.1f}" for mm in place) + " mm. "
     words += "On the axial and coronal plane the patient's right, where x is positive, is on the left of the picture."
     return described(figure, words)
 
@@ -87,9 +85,7 @@ def three_planes(case: Case, voxel: tuple[int, int, int]) -> Figure:
 def sequences_and_classes(case: Case, z: int) -> Figure:
     """One slice in every sequence: above as recorded, below the tumour enlarged, with the outlines of its classes."""
     if case.labels is None:
-        raise DataError(
-            f"{case.patient}: has no mask, so there are no classes to outline; choose another one."
-        )
+        raise DataError(f"{case.patient}: has no mask, so there are no classes; choose another one.")
     boxes = head_box(case.images[0]), head_box(case.labels[:, :, z : z + 1], margin=5)
     head, labels = (case.labels[*box, z].T for box in boxes)  # (H, W) each
     ratios = [shown.shape[0] / shown.shape[1] for shown in (head, labels)]
@@ -150,10 +146,8 @@ def slice_bars(rows: Mapping[str, np.ndarray], *, training: tuple[int, int]) -> 
     names = [region_name(name).replace("non enhancing", "non-enhancing") for name in rows]
     bars = [(shown, colors.get(name, COLORS["patients"])) for name, shown in rows.items()]
     slice_rows(axis, dict(zip(names, bars, strict=True)), numbered=True)
-    ranges = [
-        ", ".join(f"{first} to {last}" for first, last in slice_ranges(shown)) for shown in rows.values()
-    ]
-    words = "; ".join(f"{name} {found or 'nowhere'}" for name, found in zip(names, ranges, strict=True))
+    pairs = [[f"{first} to {last}" for first, last in slice_ranges(shown)] for shown in rows.values()]
+    words = "; ".join(f"{name} {', '.join(p) or 'nowhere'}" for name, p in zip(names, pairs, strict=True))
     for end in (training[0] - 0.5, training[1] + 0.5):
         axis.axvline(end, color="black", lw=1, ls=":")
     axis.set_xlabel(f"{axis.get_xlabel()}; dotted: training slices")

@@ -52,9 +52,8 @@ def layer_table(geometry: Geometry, *, input_size: int, width: int) -> pd.DataFr
         blocks |= {f"up-convolution {level}": up, f"decoder {level}": decoder}
     for name, side in geometry.layer_sizes(input_size):
         block = blocks.get(name, nn.Identity())
-        maps = ([layer.out_channels for layer in block.modules() if isinstance(layer, nn.Conv2d)] or [maps])[
-            -1
-        ]
+        convolutions = [layer for layer in block.modules() if isinstance(layer, nn.Conv2d)]
+        maps = convolutions[-1].out_channels if convolutions else maps
         rows.append((name, "U-Net", maps, side, block))
     rows.append(("segmentation", "U-Net", 2, side, network.segmentation_layer))
     pooled = -(-side // branch.POOL)
@@ -157,15 +156,11 @@ def architecture(geometry: Geometry, *, input_size: int, width: int) -> Figure:
     axis.set(xlim=(-0.3, output.x + 2.6), ylim=(floor, 1.6))
     axis.set_axis_off()
     first, sides = boxes["input"], {name: f"{box.side}x{box.side}" for name, box in boxes.items()}
-    words = (
-        f"U-Net of depth {depth}, padding {geometry.padding!r}: {first.maps} sequences of {sides['input']} pixels "
-        f"become 2 score maps of {sides['decoder 0']}. {output.maps} maps at the first level, {bottom.maps} "
-        f"maps of {sides['bottom']} at the bottom. Skip crops, deep to shallow: {', '.join(map(str, crops))} pixels. "
-        f"Classification branch (times 1) on the {output.maps} maps before the scores: "
-    )
-    return described(
-        figure, words + "; ".join(label for label, _ in rows) + "; the first is concatenated to the fifth."
-    )
+    words = f"U-Net of depth {depth}, padding {geometry.padding!r}: {first.maps} sequences of {sides['input']} pixels "
+    words += f"become 2 score maps of {sides['decoder 0']}. {output.maps} maps at the first level, {bottom.maps} maps "
+    words += f"of {sides['bottom']} at the bottom. Skip crops, deep to shallow: {', '.join(map(str, crops))} pixels. "
+    words += f"Classification branch (times 1) on the {output.maps} maps before the scores: "
+    return described(figure, f"{words}{'; '.join(dict(rows))}; the first is concatenated to the fifth.")
 
 
 def _draw_box(axis: Axes, box: Box, *, upsampled: bool) -> None:
@@ -369,9 +364,8 @@ def delivered(cases: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) ->
         axis.set_title(f"{name}\n{rows:+.1f} rows, {columns:+.1f} columns")
         words.append(f"{name} {rows:+.1f} rows and {columns:+.1f} columns")
     outline_legend(figure, "tumour through the shallowest skip", {"through the deepest path": "mixed"})
-    return described(
-        figure, f"Shift of the tumour in the deepest path against the shallowest: {'; '.join(words)}."
-    )
+    shifts = "; ".join(words)
+    return described(figure, f"Shift of the tumour in the deepest path against the shallowest: {shifts}.")
 
 
 @styled
@@ -403,10 +397,8 @@ def pooled_separation(sizes: Sequence[int], evidence: float) -> dict[str, list[f
     shows = np.repeat([0, 1], 4000)
     noise = torch.randn(2, 4000, 64, generator=torch.Generator().manual_seed(0))
     windows = [torch.cat([noise[0], noise[1] + evidence * (torch.arange(64) < size)]) for size in sizes]
-    pools = {"mean": torch.mean, "max": torch.amax}
-    return {
-        kind: [roc_auc_score(shows, pool(each, dim=1)) for each in windows] for kind, pool in pools.items()
-    }
+    pooled = {"mean": [each.mean(dim=1) for each in windows], "max": [each.amax(dim=1) for each in windows]}
+    return {kind: [roc_auc_score(shows, values) for values in columns] for kind, columns in pooled.items()}
 
 
 def difference(vectors: Tensor) -> float:
@@ -450,13 +442,11 @@ def pooling(
     """
     figure, axes = new_figure(1, len(separation) + len(gradients), width=2.75, height=3.2)
     words, middle = [], len(sizes) // 2 + 1
-    styles = {
-        "mean": {"color": COLORS["mixed"], "marker": "D"},
-        "max": {"color": "black", "ls": "--", "marker": "o"},
-    }
+    styles = {"mean": (COLORS["mixed"], "-", "D"), "max": ("black", "--", "o")}
     for axis, (name, curves) in zip(axes[0], separation.items(), strict=False):
         for kind, values in curves.items():
-            axis.plot(sizes, values, ms=4, label=f"{kind}-pooling", **styles[kind])
+            color, line, marker = styles[kind]
+            axis.plot(sizes, values, color=color, ls=line, marker=marker, ms=4, label=f"{kind}-pooling")
         axis.axhline(0.5, color="black", lw=0.8, ls=":")
         axis.set(xlabel="tumour pixels of 64", ylabel="area under the ROC curve", title=name)
         axis.set_ylim(0.32, 1.02)

@@ -44,7 +44,7 @@ def toy_descent() -> Figure:
     steps, rate, scales = 150, 0.05, (0.1, 1, 10)
     constant = np.full(steps, rate)
     plain, normalised = (
-        {f"f x {scale:g}": walk(scale, constant, divide) for scale in scales} for divide in (False, True)
+        {f"f x {k:g}": walk(k, constant, divide) for k in scales} for divide in (False, True)
     )
     falling = rate * (1 + np.cos(np.pi * np.arange(steps) / steps)) / 2
     normalised["f x 1, falling rate"] = walk(1, falling, True)
@@ -79,9 +79,8 @@ def gradient_agreement(cosines: Mapping[int, Sequence[float]]) -> Figure:
     axis.set(xlabel="batches summed in each estimate", ylabel="cosine between two estimates")
     axis.legend(loc="lower right", fontsize=8)
     found = "; ".join(f"{number}: {mean:.2f}" for number, mean in means.items())
-    return described(
-        figure, f"Mean cosine between two estimates of the gradient by number of batches: {found}."
-    )
+    text = "Mean cosine between two estimates of the gradient by number of batches"
+    return described(figure, f"{text}: {found}.")
 
 
 @styled

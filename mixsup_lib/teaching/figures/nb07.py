@@ -53,9 +53,8 @@ def subclass_slices(volume: np.ndarray, labels: np.ndarray, chosen: Sequence[int
         words_below(axis, "".join(f"{name} {flag}\n" for name, flag in present.items()))
         shown.append(f"slice {z}: " + (", ".join(name for name, flag in present.items() if flag) or "none"))
     class_legend(figure)
-    return described(
-        figure, f"Slices with the outlines of the subclasses that they show. {'; '.join(shown)}."
-    )
+    text = "Slices with the outlines of the subclasses that they show"
+    return described(figure, f"{text}. {'; '.join(shown)}.")
 
 
 @styled

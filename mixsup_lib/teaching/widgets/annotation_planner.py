@@ -43,9 +43,8 @@ def draw_plans(
     n_fa, level, color = table["n_fa"], table[~table["worse"]], COLORS["mixed"]
     dice.fill_between(n_fa, table["low"], table["high"], color=color, alpha=0.25, label="95 % interval")
     dice.plot(n_fa, table["dice"], color=color, lw=1.6, marker="." if len(table) < 3 else "")
-    dice.plot(
-        level["n_fa"], level["dice"], color="black", lw=3, alpha=0.7, label="cannot be told from the best"
-    )
+    style = {"color": "black", "lw": 3, "alpha": 0.7}
+    dice.plot(level["n_fa"], level["dice"], label="cannot be told from the best", **style)
     dice.scatter(best["n_fa"], best["dice"], s=70, color="black", zorder=3, label="best")
     dice.set(ylabel="Dice that may be expected (%)", ylim=(surface.dice.min() - 8, surface.dice.max() + 8))
     dice.legend(fontsize=8, loc="lower right")

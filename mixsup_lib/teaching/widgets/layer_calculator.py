@@ -56,14 +56,10 @@ def draw(input_size: int, padding: str, depth: int, width: int) -> Figure:
     names = {"U-Net": "U-Net", "classification branch": "branch"}
     handles = patches({name: {"facecolor": parts[part], "edgecolor": "none"} for name, part in names.items()})
     axes[0, 0].legend(handles=handles, fontsize=8, loc="upper right")
-    sums, side = (
-        table.groupby("part")["parameters"].sum(),
-        table.set_index("layer")["side"].map("{0}x{0}".format),
-    )
-    words = (
-        f"Input {side['input']} pixels, padding {padding!r}, depth {depth}, width {width}: output {side['decoder 0']}, "
-        f"bottom {side['bottom']}. Parameters: U-Net {sums['U-Net']:,}, one branch {sums['branch']:,}."
-    )
+    sums, side = table.groupby("part")["parameters"].sum(), table.set_index("layer")["side"]
+    output, bottom = (f"{side[layer]}x{side[layer]}" for layer in ("decoder 0", "bottom"))
+    words = f"Input {side['input']}x{side['input']} pixels, padding {padding!r}, depth {depth}, width {width}: output "
+    words += f"{output}, bottom {bottom}. Parameters: U-Net {sums['U-Net']:,}, one branch {sums['branch']:,}."
     return described(figure, words)
 
 

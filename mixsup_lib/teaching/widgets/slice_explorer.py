@@ -108,9 +108,7 @@ def draw_slice(
     if not 0 <= z <= last:
         raise SettingError(f"{patient} has the slices 0 to {last}, but {z} is asked for.")
     if window[0] >= window[1]:
-        raise SettingError(
-            f"the window {window[0]} to {window[1]} is empty; its end must lie above its start."
-        )
+        raise SettingError(f"the window {window[0]} to {window[1]} is empty; its end must be the larger.")
     sources = () if region == NONE else ("truth",) if prediction == NONE else ("truth", prediction)
     asked = {name: scans.mask(patient, region, name) for name in sources}
     found = {name: mask for name, mask in asked.items() if mask is not None}
