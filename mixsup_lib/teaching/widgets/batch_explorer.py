@@ -67,8 +67,10 @@ def batch_picture(k: int, m: int, n: int, *, pools: Mapping[str, int]) -> Figure
     flipped = round(paper.FLIP_FRACTION * size)
     words = [f"{kind}: {pools[kind]} slices, {walked[kind]:.1f} times" for kind in KINDS if counts[kind]]
     text = f"k = {k}, m = {m}, n = {n}: a batch of {size} images, {flipped} of them mirrored. The segmentation loss "
-    text += f"sees {k + m}, the classification loss {size}; {k + n} of {size} show tumour. Pools walked in 100 batches: "
-    text += f"{'; '.join(words)}."
+    text += (
+        f"sees {k + m}, the classification loss {size}; {k + n} of {size} show tumour. Pools walked in 100 "
+    )
+    text += f"batches: {'; '.join(words)}."
     if m == 0:
         text += ' Every image shows tumour: the branch need only ever answer "yes".'
     return described(figure, text)
