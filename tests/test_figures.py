@@ -237,6 +237,24 @@ def test_a_figure_draws_without_a_warning_says_its_numbers_and_leaves_nothing_be
     assert pyplot.get_fignums() == [] and dict(matplotlib.rcParams) == before
 
 
+REFUSED = {
+    "paired_dots": (lambda: pictures.paired_dots(PAIRS.iloc[:0]), "nothing to draw"),
+    "dice_by_fold": (lambda: pictures.dice_by_fold(PAIRS.iloc[:0]), "nothing to draw"),
+    "example_panel": (
+        lambda: pictures.example_panel({"standard": examples(), "mixed": examples(h=21)}, SCORES),
+        r"sizes \[\(20, 16\), \(21, 16\)\]",
+    ),
+    "sequences": (lambda: nb01.sequences_and_classes(replace(CASE, labels=None), 6), "has no mask"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_drawn_is_said(name):
+    draw, sentence = REFUSED[name]
+    with pytest.raises(DataError, match=sentence):
+        draw()
+
+
 def test_a_shown_figure_has_an_alternative_text_and_a_caption(monkeypatch):
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda what, **_: shown.append(what))
@@ -277,12 +295,6 @@ def test_dots_are_the_patients_and_the_means_of_the_folds():
     assert dots(pictures.dice_by_fold(PAIRS)) == by_fold
 
 
-@pytest.mark.parametrize("draw", [pictures.paired_dots, pictures.dice_by_fold])
-def test_nothing_to_draw_is_said(draw):
-    with pytest.raises(DataError, match="nothing to draw"):
-        draw(PAIRS.iloc[:0])
-
-
 def test_an_outline_runs_around_its_mask_closes_at_the_border_and_an_empty_mask_has_none():
     _, axes = style.new_figure(1, 2, width=2, height=2)
     run = examples()
@@ -291,11 +303,6 @@ def test_an_outline_runs_around_its_mask_closes_at_the_border_and_an_empty_mask_
     assert corners == [[3.5, 4.5, 9.5, 11.5], [-0.5, -0.5, 15.5, 19.5]]
     pictures.contour_slice(axes[0, 1], np.zeros((6, 8), np.float32), np.zeros((6, 8)), None)
     assert len(axes[0, 1].collections) == 0
-
-
-def test_examples_of_two_sizes_are_refused():
-    with pytest.raises(DataError, match=r"sizes \[\(20, 16\), \(21, 16\)\]"):
-        pictures.example_panel({"standard": examples(), "mixed": examples(h=21)}, SCORES)
 
 
 def test_figure_7_holds_the_papers_means_and_ours():
@@ -320,12 +327,8 @@ def test_three_planes_meet_at_the_voxel_and_show_it_there():
         array = np.asarray(axis.images[0].get_array())
         column = int((across - left) / (right - left) * array.shape[1])
         assert array[int((up - top) / (bottom - top) * array.shape[0]), column] == grey
-    assert nb01.three_planes(replace(CASE, labels=None), (5, 6, 7)).axes[0].collections[:] == []
-
-
-def test_a_case_without_a_mask_has_no_classes():
-    with pytest.raises(DataError, match="has no mask"):
-        nb01.sequences_and_classes(replace(CASE, labels=None), 6)
+    assert figure.axes[0].get_xlim()[0] > figure.axes[0].get_xlim()[1]  # the patient's right is on the left
+    assert len(nb01.three_planes(replace(CASE, labels=None), (5, 6, 7)).axes[0].collections) == 0
 
 
 # Notebook 02
@@ -435,14 +438,7 @@ def test_evidence_of_the_mean_is_what_the_formula_says_and_the_maximum_wins_for_
     assert weak["mean"][2] > weak["max"][2] + 0.1 and strong["max"][0] > strong["mean"][0] + 0.1
 
 
-def test_the_difference_does_not_depend_on_scale_and_vanishes_for_equal_vectors():
-    x = torch.rand(5, 3, 2)
-    assert nb02.difference(x) == pytest.approx(nb02.difference(7 * x))
-    assert nb02.difference(x[:1].expand(4, 3, 2)) == 0
-    assert nb02.difference(torch.eye(2)) == pytest.approx(2**0.5)
-
-
-def test_following_a_branch_is_running_it():
+def test_following_a_branch_is_running_it_and_a_difference_does_not_depend_on_scale():
     torch.manual_seed(0)
     branch, features, outputs = DeepSkipBranch(8, (101, 101)), torch.rand(4, 8, 101, 101), {}
     layers = {f"FC {i}": layer for i, layer in enumerate(branch.first_to_fifth, start=1)}
@@ -455,6 +451,8 @@ def test_following_a_branch_is_running_it():
     assert list(chain) == ["conv", *(f"FC {i}" for i in range(1, 7))]
     assert [chain[name] for name in layers] == pytest.approx([expected[name] for name in layers], rel=1e-4)
     assert joined == pytest.approx(expected["skip"], rel=1e-4) and ratio > 0
+    assert nb02.difference(features) == pytest.approx(nb02.difference(7 * features), rel=1e-4)
+    assert nb02.difference(torch.eye(2)) == pytest.approx(2**0.5)
     branch.sixth.weight.data[:, :300] = 0  # without the skip's weights the gradient takes the chain alone
     chain, joined, ratio = nb02.follow(branch, features)
     assert ratio == 0 and joined == pytest.approx(chain["FC 6"], rel=1e-4)

@@ -35,10 +35,10 @@ STEP, NEAR, WIDE = 1.15, 0.62, 0.22
 
 
 def layer_table(geometry: Geometry, *, input_size: int, width: int) -> pd.DataFrame:
-    """Every layer of the network: layer, part, maps (or outputs), side in pixels, parameters.
+    """Every layer of the network: layer, part, maps (or outputs), side in pixels (fully connected: 1), parameters.
 
-    Fully connected layers have side 1. The parameters are counted in the network itself (built without storage), sides
-    come from its geometry. Raises SettingError, as the network does, for a size that does not fit.
+    The parameters are counted in the network itself, which is built without storage. Raises SettingError, as the
+    network does, for a size that does not fit.
     """
     sizes = {"width": width, "depth": geometry.depth, "padding": geometry.padding}
     with torch.device("meta"):
@@ -334,9 +334,8 @@ def receptive_field(
     axes[0, 0].legend(fontsize=8, facecolor="0.35", labelcolor="white", **below)
     profile = gradient.sum(axis=0) / gradient.sum() * 100
     axes[0, 1].plot(profile, color=COLORS["mixed"], lw=1.0)
-    for ends, line in ((seen, "-"), (window, ":")):
-        for end in ends:
-            axes[0, 1].axvline(end, color="black", lw=1.0, ls=line)
+    for end, line in zip((*seen, *window), "--::", strict=True):
+        axes[0, 1].axvline(end, color="black", lw=1.0, ls=line)
     axes[0, 1].set(xlabel="input pixel, left to right", ylabel="share of the gradient in this column (%)")
     axes[0, 1].set(xlim=(0, len(image) - 1), ylim=(0, None))
     axes[0, 1].set_title("solid: can be seen; dotted: output window")
@@ -474,21 +473,25 @@ def surviving_difference(followed: Sequence[tuple[Mapping[str, float], float, fl
     """
     figure, axes = new_figure(1, 1, width=6.4, height=3.2)
     axis, layers = axes[0, 0], list(followed[0][0])
-    chain = np.array([list(differences.values()) for differences, _, _ in followed])  # (branches, layers)
-    joined = np.array([with_skip for _, with_skip, _ in followed])
-    mean, places, start = chain.mean(axis=0), np.arange(len(layers)), layers.index("FC 1")
+    chains, joined, ratios = zip(*followed, strict=True)
+    chain = np.array([list(each.values()) for each in chains])  # (branches, layers)
+    joint, mean, places, start = (
+        np.mean(joined),
+        chain.mean(axis=0),
+        np.arange(len(layers)),
+        layers.index("FC 1"),
+    )
     axis.plot(places, chain.T, color=COLORS["patients"], lw=0.7, alpha=0.7)
     axis.plot(places, mean, color="black", marker="o", ls="--", label="layer after layer, without the skip")
-    ends = ([start, places[-1]], [mean[start], joined.mean()])
+    ends = ([start, places[-1]], [mean[start], joint])
     axis.plot(*ends, color=COLORS["mixed"], marker="D", label="with the skip from FC 1")
     axis.scatter(np.full(len(joined), places[-1]), joined, s=12, color=COLORS["mixed"], alpha=0.6)
     axis.set(xlabel="layer", xticks=places, xticklabels=layers, ylim=(0, None))
     axis.set_ylabel("difference of two slices\n(share of the outputs' length)")
     axis.legend(fontsize=8, loc="lower left")
-    ratios = [ratio for _, _, ratio in followed]
     return described(
         figure,
         f"Difference of two slices, mean of {len(chain)} untrained branches: {mean[start]:.2f} after the first fully "
-        f"connected layer, {mean[-1]:.2f} after the sixth without the skip, {joined.mean():.2f} with it. The gradient "
+        f"connected layer, {mean[-1]:.2f} after the sixth without the skip, {joint:.2f} with it. The gradient "
         f"through the skip is {min(ratios):.1f} to {max(ratios):.1f} times that through the layers between.",
     )

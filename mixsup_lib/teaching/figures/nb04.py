@@ -136,9 +136,7 @@ def batch_composition(batch: Batch, k: int, *, flipped: Sequence[int], sources: 
             ends = left + start * step, left + (start + count - 0.07) * step
             figure.add_artist(Line2D(ends, (y, y), color="black", lw=1.2))
             figure.text(sum(ends) / 2, y - 0.015, f"{name}: {count}", ha="center", va="top", fontsize=9)
-    return described(
-        figure,
-        f"A batch of {size} images: {k} positive annotated with their outlines, {annotated - k} negative whose "
-        f"mask is all 0, {size - annotated} positive weak without pixel labels. The segmentation loss sees the "
-        f"first {annotated}, the classification loss all {size}. Mirrored: {len(set(flipped))}.",
-    )
+    words = f"A batch of {size} images: {k} positive annotated with their outlines, {annotated - k} negative whose "
+    words += f"mask is all 0, {size - annotated} positive weak without pixel labels. The segmentation loss sees the "
+    words += f"first {annotated}, the classification loss all {size}. Mirrored: {len(set(flipped))}."
+    return described(figure, words)

@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 TASK_ROWS = {"whole_tumor": "whole tumour", "tumor_core": "tumour core", "enhancing": "enhancing core"}
 """Column of a presence table -> the binary task for which it says which slices are positive."""
 
-PIXELS = {"non-tumour pixels": "patients", "tumour pixels": "truth"}
-"""Label -> colour of the two kinds of pixels of the binary problem."""
-
 
 @styled
 def subclass_slices(volume: np.ndarray, labels: np.ndarray, chosen: Sequence[int]) -> Figure:
@@ -86,7 +83,14 @@ def loss_shares(rows: Mapping[str, tuple[Sequence[float], float, int]]) -> Figur
     place = (0.2, 1.1 / height, 0.78, 1 - 1.35 / height)
     figure, axes = new_figure(1, 1, width=8.2, height=height, places=[place])
     axis, words = axes[0, 0], []
-    kinds = {label: {"facecolor": COLORS[key]} for label, key in PIXELS.items()}
+
+    def short(share: float) -> str:
+        return f"{share:.2f}" if share >= 0.05 else f".{100 * share:02.0f}"
+
+    kinds = {
+        f"{name} pixels": {"facecolor": COLORS[k]}
+        for name, k in (("non-tumour", "patients"), ("tumour", "truth"))
+    }
     kinds |= {f"{name} pixels": {"facecolor": CLASS_COLORS[value]} for value, name in CLASS_NAMES.items()}
     images = {"facecolor": COLORS["mixed"], "hatch": "//"}
     for y, (name, (targets, a, branches)) in enumerate(rows.items()):
@@ -94,7 +98,7 @@ def loss_shares(rows: Mapping[str, tuple[Sequence[float], float, int]]) -> Figur
         pixels = [healthy, *(each_class if len(targets) > 2 else [tumor])]
         parts = [(a * target, kind) for target, kind in zip(targets, pixels, strict=True)]
         parts += [((1 - a) / branches, images)] * branches
-        share_bar(axis, y, parts, least=0.025, number=_share, height=0.66, lw=0.6)
+        share_bar(axis, y, parts, least=0.025, number=short, height=0.66, lw=0.6)
         healthy, tumor, branch = a * targets[0], a * targets[1], (1 - a) / branches
         subclass = "each subclass" if len(targets) > 2 else "tumour"
         each = "the branch" if branches == 1 else f"each of {branches} branches"
@@ -105,10 +109,6 @@ def loss_shares(rows: Mapping[str, tuple[Sequence[float], float, int]]) -> Figur
     handles = patches(kinds | {"image labels, per branch": images})
     figure.legend(handles=handles, loc="lower center", ncols=3, fontsize=9)
     return described(figure, f"Shares of the joint loss. {'; '.join(words)}.")
-
-
-def _share(share: float) -> str:
-    return f"{share:.2f}" if share >= 0.05 else f".{100 * share:02.0f}"
 
 
 @styled

@@ -33,10 +33,8 @@ _PARTNERS = ["cohort", "preset", "task", "n_fa", "n_wa", "fold", "seed"]
 class Runs:
     """The finished runs below one folder, or several; what a run recorded is read once.
 
-    Attributes:
-        table: what `runs.collect` returns; `runs`: one row of it for each run.
-        folders: name of a run, for example "5 FA, fold 1, mixed, seed 0" -> its folder.
-        regions: regions that were scored.
+    table: what `runs.collect` returns; runs: one row of it for each run; folders: name of a run, for example "5 FA,
+    fold 1, mixed, seed 0" -> its folder; regions: regions that were scored.
     """
 
     def __init__(self, folders: str | Path | Iterable[str | Path]) -> None:
@@ -44,10 +42,8 @@ class Runs:
         self.table = collect(folders)
         self.regions = tuple(dict.fromkeys(self.table["region"]))
         self.runs = self.table.drop_duplicates("folder").sort_values([*_PARTNERS, "supervision"])
-        names = [
-            f"{run.n_fa} FA, fold {run.fold}, {run.supervision}, seed {run.seed}"
-            for run in self.runs.itertuples()
-        ]
+        form = "{n_fa} FA, fold {fold}, {supervision}, seed {seed}"
+        names = [form.format(**run) for run in self.runs.to_dict("records")]
         if len(set(names)) < len(names):
             further = self.runs[["preset", "task", "n_wa", "settings_hash", "cohort"]].astype(str)
             names = [", ".join([name, *more]) for name, more in zip(names, further.to_numpy(), strict=True)]
@@ -153,10 +149,9 @@ def _patients(runs: Runs, first: str, second: str, region: str) -> Figure:
 
 def _slices(runs: Runs, first: str, second: str, region: str) -> Figure:
     """The slices that each run kept of its best, its median and its worst test patient."""
-    names = dict.fromkeys((first, second))
-    dice = {(name, who): score for name in names for who, score in runs.patients(name, region).items()}
-    examples = {name: runs.examples(name) for name in names}
-    return example_panel(examples, dice, arms={name: runs.arm(name) for name in names})
+    examples = {name: runs.examples(name) for name in (first, second)}
+    dice = {(name, who): score for name in examples for who, score in runs.patients(name, region).items()}
+    return example_panel(examples, dice, arms={name: runs.arm(name) for name in examples})
 
 
 def _places(bottom: float) -> list[tuple[float, float, float, float]]:

@@ -34,11 +34,9 @@ WINDOW = (0, 200)
 class Scans:
     """Patients to look at, and the predictions for them; what takes a whole volume is computed once and kept.
 
-    Attributes:
-        cases: patient -> `Case`; `labels` None: no mask, as of a weakly annotated patient.
-        predictions: arm ("standard", "mixed") -> patient -> label volume (X, Y, Z) on the case's own grid, as
-            `evaluation.label_volume` returns it. A patient may be missing.
-        regions: what can be outlined: the task's own region, or all three for "multiclass".
+    cases: patient -> `Case`, without `labels` if it is weakly annotated; predictions: arm ("standard", "mixed") ->
+    patient -> label volume (X, Y, Z) on the case's own grid, as `evaluation.label_volume` returns it, a patient may be
+    missing; regions: what can be outlined: the task's own region, or all three for "multiclass".
     """
 
     def __init__(
