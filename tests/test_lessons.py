@@ -155,6 +155,14 @@ def test_a_damaged_folder_is_one_sentence(written, harm, name):
         read_lessons(written)
 
 
+def test_the_command_line(runs, tmp_path, monkeypatch, capsys):
+    call = ["lesson_files.py", *map(str, runs.values()), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", call)
+    lesson_files.main()
+    assert "mixed-branch.safetensors" in capsys.readouterr().out
+    assert read_lessons(tmp_path / "out").record["command"].startswith("python workflow/lesson_files.py")
+
+
 # what is shipped
 
 

@@ -219,10 +219,9 @@ def test_pulls_are_the_gradient_of_the_joint_loss_of_an_undecided_network(labels
 
 
 @pytest.mark.parametrize(("a", "t0", "branches"), [(0.7, 0.7, 3), (0.5, 0.4, 5)])
-def test_all_shares_of_the_loss_are_said_and_sum_to_1(a, t0, branches):
+def test_all_shares_of_the_loss_are_said(a, t0, branches):
     words = alt_text(share_picture(a, t0, branches))
     healthy, subclass, branch = a * t0, a * (1 - t0) / 3, (1 - a) / branches
-    assert healthy + 3 * subclass + branches * branch == pytest.approx(1)
     own = f"non-tumour pixels {healthy:.3f}, each subclass {subclass:.3f}, each of {branches} branches {branch:.3f}"
     assert f"yours: a = {a:.2f}: {own}" in words
     assert "binary (3.1): non-tumour pixels 0.490, tumour 0.210, the branch 0.300" in words
