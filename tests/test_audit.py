@@ -10,30 +10,15 @@ from mixsup_lib.paper import TABLE_1, TABLE_2, TABLE_3, TABLE_4
 from mixsup_lib.teaching import audit
 
 
-@pytest.fixture
-def verdicts():
-    return [statement.verdict for statement in audit.audit()]
-
-
 def because(words):
     (found,) = [s.because for s in audit.audit() if words in s.says]
     return found
 
 
-def test_the_verdicts(verdicts):
-    assert verdicts == [
-        "not supported",
-        "cannot tell",
-        "not supported",
-        "supported",
-        "supported",
-        "supported",
-        "cannot tell",
-        "supported",
-        "cannot tell",
-        "supported",
-        "supported",
-    ]
+def test_the_verdicts():
+    no, open_, yes = "not supported", "cannot tell", "supported"
+    expected = [no, open_, no, yes, yes, yes, open_, yes, open_, yes, yes]
+    assert [statement.verdict for statement in audit.audit()] == expected
 
 
 def test_significance_at_15_is_that_of_a_paired_t_test():
@@ -44,19 +29,13 @@ def test_significance_at_15_is_that_of_a_paired_t_test():
     assert because("15 FA, every region").startswith("paired t-test over five folds: p < 0.05 in 5 of 6")
 
 
-def test_the_improvement_is_not_proportional_to_the_ratio():
+def test_the_numbers_behind_the_verdicts():
     assert [audit.gains(n)["binary", "tumor_core"] for n in (5, 15, 30)] == [1.97, 4.90, 2.13]
     assert because("proportional").startswith(
         "in 4 of 6 columns the gain grows with it (not in binary tumour core and multiclass enhancing core)"
     )
     assert f"{7.95 / 3.01:.1f} times as large where the ratio is {44.6 / 14.2:.1f}" in because("proportional")
-
-
-def test_the_largest_improvements():
     assert because("largest improvements").startswith("+7.95 and +9.03")
-
-
-def test_one_fold_of_thirty_is_behind():
     assert because("all folds and regions") == "29 of 30 differences are positive; the other is fold 4"
 
 
@@ -64,15 +43,14 @@ def test_other_numbers_would_change_the_verdicts(monkeypatch):
     """The verdicts follow from the tables: a paper with other results is judged otherwise."""
     monkeypatch.setitem(TABLE_1, ("mixed", 5), (70.0, 50.11, 60.06))
     monkeypatch.setitem(TABLE_2, ("mixed", "tumor_core"), (60.0, 66.82, 63.45, 60.83, 61.91, 62.6))
-    judged = {s.says: s.verdict for s in audit.audit()}
-    wrong = [says for says, verdict in judged.items() if verdict == "not supported"]
+    wrong = " ".join(s.says for s in audit.audit() if s.verdict == "not supported")
     for start in (
         "with 5 and 15 FA",
         "the largest",
         "15 FA: an improvement",
         "whole tumour: mixed with 5 FA",
     ):
-        assert any(says.startswith(start) for says in wrong), start
+        assert start in wrong
 
 
 @pytest.mark.parametrize("table", [TABLE_2, TABLE_4])

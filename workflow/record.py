@@ -50,9 +50,7 @@ def record(name: str, text: str) -> None:
         _, found, after = rest.partition(end)
         if found:
             return write_text(page, f"{before}{start}\n\n{text}\n\n{end}{after}")
-    raise SystemExit(
-        f"No page below {DOCS} has the markers {start} and {end}; put them where the table belongs."
-    )
+    raise SystemExit(f"No page below {DOCS} has the markers {start} and {end}; put them where the table belongs.")
 
 
 # Runs
@@ -119,10 +117,7 @@ def draw(frame: pd.DataFrame, heading: str, path: Path, figure_7: bool) -> None:
         table = comparison_table(frame)
         several = table.groupby("task")["n_fa"].transform("nunique") > 1
         for task, part in table[several].groupby("task", sort=False):
-            save(
-                pictures.dice_by_annotation(part, task=task, title=heading),
-                path.with_stem(f"{path.stem}-{task}"),
-            )
+            save(pictures.dice_by_annotation(part, task=task, title=heading), path.with_stem(f"{path.stem}-{task}"))
     else:
         pairs = statistics.pairs(frame)
         title = f"{heading}; {pairs['n_fa'].iloc[0]} FA + {pairs['n_wa'].iloc[0]} WA"
@@ -179,9 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     of_runs.add_argument("runs", type=Path, nargs="+")
     of_runs.add_argument("name")
     of_runs.add_argument("--folders", action="store_true", help="the run folders too, without weights")
-    of_runs.add_argument(
-        "--tuning-fold", type=int, help="fold that settings were chosen on; not in the table"
-    )
+    of_runs.add_argument("--tuning-fold", type=int, help="fold that settings were chosen on; not in the table")
     of_runs.add_argument("--paper-tables", action="store_true", help="the paper's tables 1 to 4 and figure 7")
     of_runs.add_argument("--no-picture", action="store_true", help="for a few runs beside others")
     batch_norm = kinds.add_parser("batch-norm", help="running averages against recomputed statistics")

@@ -25,13 +25,9 @@ from mixsup_lib.training import build_network
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """One trained network and its records.
+    """One trained network, in evaluation mode on the CPU, and its records. Kernels were rounded to float16.
 
-    Attributes:
-        config: the settings of the run; `cohort` is the cohort's name.
-        network: in evaluation mode, on the CPU. Kernels were rounded to float16, all else is float32.
-        history: columns of history.csv, a row for every five iterations.
-        per_patient: per_patient.csv of the run: all test patients of its fold.
+    history: columns of history.csv, a row for every five iterations; per_patient: per_patient.csv of the run.
     """
 
     config: RunConfig
@@ -48,10 +44,8 @@ class Arm:
 class Lessons:
     """What the folder holds.
 
-    Attributes:
-        arms: "standard" and "mixed", trained and tested on the same fold.
-        cases: how it was chosen ("median", "gained", "worst") -> a test patient of both runs, `labels` included.
-        record: lessons.json: where everything comes from, and why these cases.
+    arms: "standard" and "mixed", trained and tested on the same fold; cases: how it was chosen ("median", "gained",
+    "worst") -> a test patient of both runs; record: lessons.json: where everything comes from, and why these cases.
     """
 
     arms: dict[str, Arm]
@@ -84,12 +78,7 @@ def _read_arm(folder: Path, name: str, entry: dict) -> Arm:
 
 def _read_case(path: Path) -> Case:
     with np.load(path, allow_pickle=False) as archive:
-        return Case(
-            patient=str(archive["patient"]),
-            sequences=tuple(archive["sequences"].tolist()),
-            images=archive["images"].astype(np.float32),
-            labels=archive["labels"],
-            affine=archive["affine"],
-            voxel_size_mm=tuple(archive["voxel_size_mm"].tolist()),
-            source_affine=archive["source_affine"],
-        )
+        same = {name: archive[name] for name in ("labels", "affine", "source_affine")}
+        patient, sequences = str(archive["patient"]), tuple(archive["sequences"].tolist())
+        images, voxel = archive["images"].astype(np.float32), tuple(archive["voxel_size_mm"].tolist())
+        return Case(patient=patient, sequences=sequences, images=images, voxel_size_mm=voxel, **same)

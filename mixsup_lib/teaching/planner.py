@@ -23,8 +23,6 @@ MINUTES_FA = 45.0
 MINUTES_WA = (1.0, 2.0)
 """Minutes to find the slices of one scan that show tumour: from, to (section 4.3)."""
 
-RESAMPLES = 2000
-
 
 def annotation_hours(
     n_fa: int, n_wa: int = 0, *, minutes_fa: float = MINUTES_FA, minutes_wa: float = sum(MINUTES_WA) / 2
@@ -69,15 +67,13 @@ class Surface:
         return RegularGridInterpolator(grid, values)(np.stack([np.log(n_fa), np.log1p(n_wa)], axis=-1))
 
 
-def measured_surface(
-    frame: pd.DataFrame, configs: Mapping[str, RunConfig], *, region: str = "whole_tumor"
-) -> Surface:
-    """The surface of recorded runs: `frame` as from `run_records.collect`, `configs` the points of the grid.
+def measured_surface(frame: pd.DataFrame, configs: Mapping[str, RunConfig]) -> Surface:
+    """The surface of recorded runs, whole tumour: `frame` as from `runs.collect`, `configs` the points of the grid.
 
     A point of standard supervision counts as n_wa = 0. Raises DataError where a point of the grid is missing, or its
-    runs (see `variants.dice_by_variant`).
+    runs (see `tables.dice_by_variant`).
     """
-    dice = dice_by_variant(frame, configs).xs(region, level="region")
+    dice = dice_by_variant(frame, configs).xs("whole_tumor", level="region")
     points = {(config.n_fa, config.n_wa or 0): name for name, config in configs.items()}
     n_fa, n_wa = (np.array(sorted({point[axis] for point in points})) for axis in (0, 1))
     if missing := [(int(f), int(w)) for f in n_fa for w in n_wa if (f, w) not in points]:
@@ -87,10 +83,9 @@ def measured_surface(
         )
     folds = dice.index.get_level_values("fold").to_numpy()
     columns = [[dice[points[f, w]].to_numpy() for w in n_wa] for f in n_fa]
-    means = [[mean_over_folds(values, folds) for values in row] for row in columns]
-    drawn = [[bootstrap_over_folds(values, folds, resamples=RESAMPLES) for values in row] for row in columns]
-    samples = np.moveaxis(np.array(drawn), -1, 0)  # (S, F, W)
-    return Surface(n_fa, n_wa, np.array(means), samples, frame["cohort"].iloc[0], len(np.unique(folds)))
+    means = np.array([[mean_over_folds(values, folds) for values in row] for row in columns])
+    drawn = [[bootstrap_over_folds(values, folds, resamples=2000) for values in row] for row in columns]
+    return Surface(n_fa, n_wa, means, np.moveaxis(drawn, -1, 0), frame["cohort"].iloc[0], len(np.unique(folds)))
 
 
 def plans(
@@ -105,35 +100,30 @@ def plans(
 
     With many masks slice labels can cost Dice, so a plan need not spend all it has. Columns: n_fa, n_wa, hours (spent),
     dice with its 95 % interval low, high, and `worse`: whether the plan is behind the one of highest Dice in 97.5 % of
-    resamples.
-    `scans`: how many there are to annotate; None: enough. Raises SettingError where the hours or the scans do not
-    suffice for the fewest masks that were measured.
+    resamples. `scans`: how many there are to annotate; None: enough.
+
+    Raises SettingError where the hours or the scans do not suffice for the fewest masks that were measured.
     """
-    for name, value in (("hours", hours), ("minutes_fa", minutes_fa), ("minutes_wa", minutes_wa)):
-        if not value > 0:
-            raise SettingError(f"{name} is {value}, expected a number above 0.")
     fewest, most = int(surface.n_fa[0]), int(surface.n_fa[-1])
     affordable = int(60 * hours / minutes_fa + 1e-9)
     n_fa = np.arange(fewest, min(most, affordable, most if scans is None else scans) + 1)
     if not n_fa.size:
         least = annotation_hours(fewest, minutes_fa=minutes_fa)
         there = f"{hours:g} hours" + ("" if scans is None else f" and {scans} scans")
-        raise SettingError(
-            f"{there} are too little: {fewest} masks ({least:.2g} hours) are the fewest that were measured."
-        )
+        fault = f"{there} are too little: {fewest} masks ({least:.2g} hours) are the fewest that were measured."
+        raise SettingError(fault)
     n_wa = np.floor((60 * hours - n_fa * minutes_fa) / minutes_wa + 1e-9)
-    reserve = surface.n_wa[-1] if scans is None else np.minimum(surface.n_wa[-1], scans - n_fa)
-    most_wa = np.minimum(n_wa, reserve).astype(int)  # (P,)
+    left = np.inf if scans is None else scans - n_fa
+    most_wa = np.minimum(n_wa, np.minimum(surface.n_wa[-1], left)).astype(int)  # (P,)
     # between two measured numbers Dice is monotonous, so the best of all numbers is a measured one or the last
-    choices = np.column_stack(
-        [np.minimum(count, most_wa) for count in surface.n_wa] + [most_wa]
-    )  # (P, W + 1)
+    choices = np.column_stack([*(np.minimum(count, most_wa) for count in surface.n_wa), most_wa])  # (P, W + 1)
     found = surface.at(np.repeat(n_fa, choices.shape[1]), choices.ravel())[:, 0].reshape(choices.shape)
     n_wa = choices[np.arange(len(n_fa)), found.argmax(axis=1)]
     values = surface.at(n_fa, n_wa)  # (P, 1 + S)
     low, high = np.quantile(values[:, 1:], [0.025, 0.975], axis=1)
     behind = values[values[:, 0].argmax(), 1:] - values[:, 1:]
-    table = {"n_fa": n_fa, "n_wa": n_wa, "hours": (n_fa * minutes_fa + n_wa * minutes_wa) / 60}
+    spent = annotation_hours(n_fa, n_wa, minutes_fa=minutes_fa, minutes_wa=minutes_wa)
+    table = {"n_fa": n_fa, "n_wa": n_wa, "hours": spent}
     table |= {"dice": values[:, 0], "low": low, "high": high, "worse": np.quantile(behind, 0.025, axis=1) > 0}
     return pd.DataFrame(table)
 
@@ -141,16 +131,11 @@ def plans(
 def advice(surface: Surface, table: pd.DataFrame) -> str:
     """The best of `plans` in words, those that cannot be told from it, and what all this was measured on."""
     best, level = table.loc[table["dice"].idxmax()], table[~table["worse"]]
-    kind = (
-        "made-up patients (a phantom)" if surface.cohort.startswith("phantom") else f"cohort {surface.cohort}"
-    )
-    text = (
-        f"{best['n_fa']} masks and {best['n_wa']} slice-labelled scans ({best['hours']:.1f} hours): a Dice of "
-        f"{best['dice']:.0f} % may be expected, 95 % interval {best['low']:.0f} to {best['high']:.0f}. "
-    )
+    phantom = surface.cohort.startswith("phantom")
+    kind = "made-up patients (a phantom)" if phantom else f"cohort {surface.cohort}"
+    text = f"{best['n_fa']} masks and {best['n_wa']} slice-labelled scans ({best['hours']:.1f} hours): a Dice of "
+    text += f"{best['dice']:.0f} % may be expected, 95 % interval {best['low']:.0f} to {best['high']:.0f}. "
     if len(level) > 1:
         text += f"Plans with {level['n_fa'].min()} to {level['n_fa'].max()} masks cannot be told from it. "
-    return text + (
-        f"Measured on {kind}, {surface.n_folds} folds, with the network of the workshop preset: another cohort, "
-        "scanner or network may differ by more than the interval says."
-    )
+    text += f"Measured on {kind}, {surface.n_folds} folds, with the network of the workshop preset: another cohort, "
+    return text + "scanner or network may differ by more than the interval says."

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import torch
 
-from mixsup_lib.files import SettingError
 from mixsup_lib.losses import classification_loss, joint_loss, segmentation_loss
 from mixsup_lib.model import MixedSupervisionUNet
 from mixsup_lib.paper import BATCH, SEGMENTATION_SHARE, TARGET_WEIGHTS
 from mixsup_lib.training import autocast
 
-PRECISIONS = ("float32", "tf32", "bfloat16")
-"""float32: strict; tf32: float32 whose products are rounded to 10 bits (NVIDIA GPUs); bfloat16: autocast."""
-
 
 @dataclass(frozen=True)
 class Way:
-    """One way to compute the same training step. device: "cpu" or "cuda"; precision: one of `PRECISIONS`; benchmark:
-    whether cuDNN tries its algorithms and keeps the fastest, instead of choosing by rule."""
+    """One way to compute the same training step.
+
+    device: "cpu" or "cuda"; precision: "float32", "tf32" (float32 whose products an NVIDIA GPU rounds to 10 bits) or
+    "bfloat16" (autocast); benchmark: whether cuDNN tries its algorithms and keeps the fastest.
+    """
 
     name: str
     device: str = "cpu"
@@ -32,10 +31,6 @@ class Way:
     channels_last: bool = True
     compile: bool = False
     benchmark: bool = False
-
-    def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise SettingError(f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}.")
 
 
 CPU_WAYS = (
@@ -56,27 +51,17 @@ GPU_WAYS = (
 class Step:
     """A training step with mixed supervision on made-up images: calling it does one and returns the joint loss.
 
-    `sizes`: width, depth, padding and input_shape of `MixedSupervisionUNet`; `batch`: (k, m, n); `batches`: how often
-    the batch is passed through, gradients summed, before the optimiser's step (paper: 10). Weights and images depend on
-    the seed alone, so all ways start alike.
+    `sizes`: width, depth, padding and input_shape of `MixedSupervisionUNet`; `batch`: (k, m, n). Weights and images are
+    the same for all ways.
     """
 
-    def __init__(
-        self,
-        way: Way,
-        sizes: dict,
-        *,
-        batch: tuple[int, int, int] = BATCH["mixed"],
-        batches: int = 1,
-        seed: int = 0,
-    ) -> None:
-        self.way, self.device, self.batches = way, torch.device(way.device), batches
-        torch.manual_seed(seed)
+    def __init__(self, way: Way, sizes: dict, *, batch: tuple[int, int, int] = BATCH["mixed"]) -> None:
+        self.way, self.device, (k, m, n) = way, torch.device(way.device), batch
+        torch.manual_seed(0)
         layout = torch.channels_last if way.channels_last else torch.contiguous_format
         network = MixedSupervisionUNet(in_channels=4, n_maps=2, n_branches=1, **sizes)
         self.network = network.to(self.device, memory_format=layout)
         self.optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-        k, m, n = batch
         images = torch.randn(k + m + n, 4, *network.input_shape)  # (B, C, H, W)
         output = [network.geometry.output_size(side) for side in network.input_shape]
         labels = torch.rand(k + m, *output) < 0.02  # (A, H', W')
@@ -90,9 +75,8 @@ class Step:
     def __call__(self) -> float:
         self.optimizer.zero_grad(set_to_none=True)
         with way_of_computing(self.way):
-            for _ in range(self.batches):
-                loss = self.loss()
-                loss.backward()
+            loss = self.loss()
+            loss.backward()
         self.optimizer.step()
         return loss.item()  # waits for the GPU
 
@@ -106,41 +90,29 @@ class Step:
         return joint_loss(loss_s, loss_c, SEGMENTATION_SHARE["binary"])
 
 
-def compare(
-    ways: Sequence[Way], sizes: dict, *, rounds: int = 5, batch: tuple[int, int, int] = BATCH["mixed"]
-):
+def compare(ways: Sequence[Way], sizes: dict, *, rounds: int, batch: tuple[int, int, int] = BATCH["mixed"]):
     """One row per way: `ms` a step (median), `times faster` than the first way, `images/s`, `peak MB`, `loss`.
 
     The ways take turns, so that whatever else the machine does hits all of them alike. The first step of each, which
     allocates and compiles, is not counted. `loss` is that of the first step, from equal weights: equal up to rounding
-    if the ways agree (later steps would magnify the rounding).
-    `peak MB` is the GPU's memory that the way needs by itself, missing on a CPU.
+    if the ways agree. `peak MB` is the GPU's memory that the way needs by itself, missing on a CPU.
     """
-    peaks = [peak_mb(way.device, lambda way=way: Step(way, sizes, batch=batch)) for way in ways]
-    seconds, losses = take_turns([Step(way, sizes, batch=batch) for way in ways], rounds)
-    table = pd.DataFrame({"way": [way.name for way in ways], "ms": [1000 * s for s in seconds]})
+    peaks = [peak_mb(way.device, lambda way=way: Step(way, sizes, batch=batch), calls=2) for way in ways]
+    steps = [Step(way, sizes, batch=batch) for way in ways]
+    losses, seconds = [step() for step in steps], np.empty((rounds, len(steps)))
+    for turn, number in np.ndindex(seconds.shape):
+        started = time.perf_counter()
+        steps[number]()
+        seconds[turn, number] = time.perf_counter() - started
+    table = pd.DataFrame({"way": [way.name for way in ways], "ms": 1000 * np.median(seconds, axis=0)})
     table["times faster"] = table["ms"].iloc[0] / table["ms"]
     table["images/s"] = 1000 * sum(batch) / table["ms"]
     return table.assign(**{"peak MB": peaks, "loss": losses})
 
 
-def take_turns(steps: Sequence[Callable[[], float]], rounds: int) -> tuple[list[float], list[float]]:
-    """Seconds of each step (median of `rounds`, the steps by turns) and what its first call, not counted, returned."""
-    losses = [step() for step in steps]
-    seconds = [[] for _ in steps]
-    for _ in range(rounds):
-        for step, mine in zip(steps, seconds, strict=True):
-            started = time.perf_counter()
-            step()
-            mine.append(time.perf_counter() - started)
-    return [statistics.median(mine) for mine in seconds], losses
-
-
-def peak_mb(
-    device: str | torch.device, make_step: Callable[[], Callable[[], float]], calls: int = 2
-) -> float:
+def peak_mb(device: str, make_step: Callable[[], Callable[[], float]], *, calls: int) -> float:
     """Peak MB of a GPU's memory while a step is made and called, beyond what was in use before; NaN on a CPU."""
-    if torch.device(device).type != "cuda":
+    if device != "cuda":
         return float("nan")
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
@@ -154,17 +126,14 @@ def training_gflop(sizes: dict) -> tuple[float, float]:
     """GFLOP (2 per multiply-add) of the U-Net for one image, forward and forward plus backward; nothing is computed."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    found = []
-    for backward in (False, True):
-        with torch.device("meta"):
-            network = MixedSupervisionUNet(in_channels=4, n_maps=2, n_branches=0, **sizes)
-            image = torch.empty(1, 4, *network.input_shape)
-        with FlopCounterMode(display=False) as counter:
-            scores = network.pixel_scores(image)
-            if backward:
-                scores.sum().backward()
-        found.append(counter.get_total_flops() / 1e9)
-    return found[0], found[1]
+    with torch.device("meta"):
+        network = MixedSupervisionUNet(in_channels=4, n_maps=2, n_branches=0, **sizes)
+        image = torch.empty(1, 4, *network.input_shape)
+    with FlopCounterMode(display=False) as counter:
+        scores = network.pixel_scores(image)
+        forward = counter.get_total_flops()
+        scores.sum().backward()
+    return forward / 1e9, counter.get_total_flops() / 1e9
 
 
 @contextlib.contextmanager

@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 
 RETURN = "the sentence that says what to return."
-HANDED = (
-    "the check's cell: it gets the function itself without brackets, or the value that the exercise names."
-)
+HANDED = "the check's cell: it gets the function itself without brackets, or the value that the exercise names."
 IN_PLACE = "what works in place, such as `+=`, `|=` or `x[...] = 0`: make a copy and change that."
 CHANCE = "a generator of your own: only the one that you are given may decide, or no run can be repeated."
 STOPPED = "the line that the error names; call the function yourself with the same arguments."

@@ -45,9 +45,7 @@ exercise_0_2 = Exercise(
         "15 FA alone": (15, 0, 2),
     },
     mistakes=(
-        Mistake(
-            lambda *_: 0.0, "Your function still returns 0.", "the minutes of the two kinds of annotation."
-        ),
+        Mistake(lambda *_: 0.0, "Your function still returns 0.", "the minutes of the two kinds of annotation."),
         Mistake(
             lambda n_fa, n_wa, minutes: 45 * n_fa + minutes * n_wa,
             "{case} give {found:g}: these are minutes.",

@@ -38,9 +38,7 @@ exercise_1_1 = Exercise(
         "Two tumours on opposite sides": (_scan(15), _scan(4)),
         "The same arrays in a file whose first axis runs to the right": (_scan(15, 1), _scan(4, 1)),
         "A midline that is not the middle of the array": (_scan(8, shift=-9.0),),
-        "A file whose first axis runs to the head": (
-            (_scan(15)[0].transpose(2, 0, 1), _scan(15)[1][:, [2, 0, 1, 3]]),
-        ),
+        "A file whose first axis runs to the head": ((_scan(15)[0].transpose(2, 0, 1), _scan(15)[1][:, [2, 0, 1, 3]]),),
     },
     attempt=lambda tumor_side, *scans: [tumor_side(*scan) for scan in scans],
     mistakes=(
@@ -50,9 +48,7 @@ exercise_1_1 = Exercise(
             RETURN,
             when=lambda found, *_: next(repr(one) for one in found if one not in ("left", "right")),
         ),
-        Mistake(
-            lambda *_: "left", "Two tumours on opposite sides get the same answer.", "where the mask enters."
-        ),
+        Mistake(lambda *_: "left", "Two tumours on opposite sides get the same answer.", "where the mask enters."),
         Mistake(
             lambda mask, affine: _side(_centre(mask)[0] - 10),
             "Left and right are exchanged.",

@@ -27,13 +27,9 @@ def _odd(found: float, wanted: float, output: int, depth: int) -> str:
 
 exercise_2_1 = Exercise(
     right=_smallest_input,
-    cases=cases(
-        "For an output of {} at depth {}", (240, 4), (101, 4), (102, 4), (1, 4), (100, 2), (64, 1), (300, 5)
-    ),
+    cases=cases("For an output of {} at depth {}", (240, 4), (101, 4), (102, 4), (1, 4), (100, 2), (64, 1), (300, 5)),
     mistakes=(
-        Mistake(
-            lambda output, _: output, TAKEN + ": unpadded convolutions cost pixels.", "the table of sizes."
-        ),
+        Mistake(lambda output, _: output, TAKEN + ": unpadded convolutions cost pixels.", "the table of sizes."),
         Mistake(
             lambda output, depth: output + 199,
             TAKEN + ": a max-pool meets an odd number of pixels ({seen}).",
@@ -58,9 +54,7 @@ exercise_2_2 = Exercise(
     cases=cases("Depth {}", (4,), (1,), (2,), (3,), (5,)),
     mistakes=(
         Mistake(
-            lambda depth: [0] * depth,
-            "All crops are still 0.",
-            "the example in the text, where the deepest one is 5.",
+            lambda depth: [0] * depth, "All crops are still 0.", "the example in the text, where the deepest one is 5."
         ),
         Mistake(
             lambda depth: [103, 47, 19, 5][-depth:],
@@ -87,14 +81,7 @@ exercise_2_2 = Exercise(
 class _Branch(nn.Module):
     """The paper's branch without the skip. `_branch` makes classes that differ from it in one thing."""
 
-    pool, ceil, norm, between, skip, end = (
-        F.avg_pool2d,
-        True,
-        nn.BatchNorm2d,
-        torch.relu,
-        False,
-        nn.Identity(),
-    )
+    pool, ceil, norm, between, skip, end = (F.avg_pool2d, True, nn.BatchNorm2d, torch.relu, False, nn.Identity())
 
     def __init__(self, width: int, map_shape: tuple[int, int]) -> None:
         super().__init__()
@@ -145,8 +132,7 @@ exercise_2_3 = Exercise(
     cases={"64 maps of 101x101": (64, (101, 101)), "8 maps of 48x40": (8, (48, 40))},
     attempt=_observed,
     same=lambda found, wanted: all(
-        close(found[key], wanted[key], 1e-3) if key == "scores" else found[key] == wanted[key]
-        for key in wanted
+        close(found[key], wanted[key], 1e-3) if key == "scores" else found[key] == wanted[key] for key in wanted
     ),
     mistakes=(
         Mistake(

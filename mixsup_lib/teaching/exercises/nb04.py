@@ -38,9 +38,7 @@ def _other(part: str) -> Callable:
 
 exercise_4_1 = Exercise(
     right=_roles,
-    cases=cases(
-        "{} patients, {} FA, fold {}", (285, 5, 1), (285, 15, 2), (285, 5, 5), (285, 60, 4), (12, 3, 3)
-    ),
+    cases=cases("{} patients, {} FA, fold {}", (285, 5, 1), (285, 15, 2), (285, 5, 5), (285, 60, 4), (12, 3, 3)),
     attempt=lambda roles, *about: _parts(*roles(*about)),
     mistakes=(
         Mistake(
@@ -50,9 +48,7 @@ exercise_4_1 = Exercise(
             when=_other("test"),
         ),
         Mistake(
-            _but(
-                lambda test, annotated, weak: (test, [test[-1] + 1 + i for i in range(len(annotated))], weak)
-            ),
+            _but(lambda test, annotated, weak: (test, [test[-1] + 1 + i for i in range(len(annotated))], weak)),
             "{case}: there is no position {seen}.",
             "the circle: what comes after the last patient? `%` helps.",
             when=lambda found, wanted, n, *_: found["annotated"][-1] >= n and n,
@@ -90,13 +86,10 @@ def _is_walk(found: np.ndarray, wanted: np.ndarray) -> bool:
 
 
 exercise_4_2 = Exercise(
-    right=lambda rows, count, rng: np.concatenate(
-        [rng.permutation(rows) for _ in range(count // len(rows) + 1)]
-    )[:count],
-    cases={
-        f"{count} draws from a pool of 20": (POOL, count, np.random.default_rng(1))
-        for count in (8, 20, 50, 0)
-    },
+    right=lambda rows, count, rng: np.concatenate([rng.permutation(rows) for _ in range(count // len(rows) + 1)])[
+        :count
+    ],
+    cases={f"{count} draws from a pool of 20": (POOL, count, np.random.default_rng(1)) for count in (8, 20, 50, 0)},
     same=_is_walk,
     mistakes=(
         Mistake(
@@ -166,9 +159,7 @@ def _leaks(*changes: Callable, compare: Callable = set) -> Callable[..., bool]:
     """A detector that changes the masks of weak patients in one way after the other: change(mask, patient)."""
 
     def leaks(select: Callable, masks: dict[str, np.ndarray], weak: list[str]) -> bool:
-        tried = [
-            {p: change(mask, p) if p in weak else mask for p, mask in masks.items()} for change in changes
-        ]
+        tried = [{p: change(mask, p) if p in weak else mask for p, mask in masks.items()} for change in changes]
         return any(compare(select(changed)) != compare(select(masks)) for changed in tried)
 
     return leaks

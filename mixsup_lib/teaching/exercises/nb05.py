@@ -76,9 +76,7 @@ def _reaction(ok: bool, failed_before: bool, rate: float, interval: int, ratio: 
 def _without_limits(ok: bool, failed_before: bool, rate: float, interval: int, ratio: float) -> tuple:
     if ok:
         return False, rate, interval, ratio
-    return (
-        (False, rate, interval + 100, ratio + 0.001) if failed_before else (True, rate / 2, interval, ratio)
-    )
+    return (False, rate, interval + 100, ratio + 0.001) if failed_before else (True, rate / 2, interval, ratio)
 
 
 exercise_5_2 = Exercise(

@@ -12,9 +12,7 @@ from mixsup_lib.evaluation import dice
 from mixsup_lib.teaching.exercises.exercise import Exercise, Mistake, close
 
 exercise_6_1 = Exercise(
-    right=lambda *counts: dice(
-        np.repeat([True, False, True], counts), np.repeat([True, True, False], counts)
-    ),
+    right=lambda *counts: dice(np.repeat([True, False, True], counts), np.repeat([True, True, False], counts)),
     cases={
         f"{hit} hit, {missed} missed, {extra} extra": (hit, missed, extra)
         for hit, missed, extra in ((60, 20, 40), (0, 50, 10), (30, 0, 0), (1, 99, 0))

@@ -137,10 +137,7 @@ def _loss(loss_s: Callable = segmentation_loss, loss_c: Callable = classificatio
 
 exercise_7_3 = Exercise(
     right=_loss(),
-    cases={
-        "On a small batch": (*_scores(), T, A),
-        "With other `t` and `a`": (*_scores(), (0.4, 0.3, 0.2, 0.1), 0.6),
-    },
+    cases={"On a small batch": (*_scores(), T, A), "With other `t` and `a`": (*_scores(), (0.4, 0.3, 0.2, 0.1), 0.6)},
     mistakes=(
         Mistake(
             lambda *_: torch.zeros(()),

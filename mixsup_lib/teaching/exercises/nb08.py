@@ -8,14 +8,7 @@ from mixsup_lib.config import RunConfig, make_config
 from mixsup_lib.paper import BATCH
 from mixsup_lib.teaching.exercises.exercise import Exercise, Mistake
 
-ARM = {
-    "cohort": "../data/phantom-tiny",
-    "n_fa": 5,
-    "fold": 4,
-    "supervision": "mixed",
-    "preset": "tiny",
-    "seed": 7,
-}
+ARM = {"cohort": "../data/phantom-tiny", "n_fa": 5, "fold": 4, "supervision": "mixed", "preset": "tiny", "seed": 7}
 
 
 def _partner(settings: dict[str, Any]) -> dict[str, Any]:
@@ -56,8 +49,7 @@ exercise_8_2 = Exercise(
     cases={
         f"{supervision}, {iterations} iterations of {batches} batch(es)": (
             make_config(
-                **ARM
-                | {"supervision": supervision, "iterations": iterations, "batches_per_iteration": batches}
+                **ARM | {"supervision": supervision, "iterations": iterations, "batches_per_iteration": batches}
             ),
         )
         for supervision, iterations, batches in (("mixed", 10, 1), ("standard", 10, 1), ("mixed", 10_000, 10))

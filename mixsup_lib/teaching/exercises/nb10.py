@@ -17,9 +17,7 @@ def _gflop(maps_in: int, maps_out: int, kernel: int, size: int) -> float:
 
 exercise_10_1 = Exercise(
     right=_gflop,
-    cases=cases(
-        "{0} -> {1} maps, kernel {2}, output {3}x{3}", (4, 64, 3, 298), (64, 64, 3, 296), (1024, 512, 2, 21)
-    ),
+    cases=cases("{0} -> {1} maps, kernel {2}, output {3}x{3}", (4, 64, 3, 298), (64, 64, 3, 296), (1024, 512, 2, 21)),
     same=functools.partial(close, tolerance=0.02),  # biases may be counted, 1.4 % of the first layer
     mistakes=(
         Mistake(
@@ -110,9 +108,7 @@ exercise_10_3 = Exercise(
             "what must happen to `.grad` before the first batch: `network.zero_grad()`.",
         ),
         Mistake(
-            lambda network, batches, loss: _accumulate(
-                network, batches, lambda *one: loss(*one) / len(batches)
-            ),
+            lambda network, batches, loss: _accumulate(network, batches, lambda *one: loss(*one) / len(batches)),
             "The gradient is the mean over the batches.",
             "section 3.1: gradients are summed; the norm is divided out afterwards.",
         ),

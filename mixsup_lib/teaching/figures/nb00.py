@@ -9,7 +9,7 @@ import numpy as np
 
 from mixsup_lib.experiments.pictures import contour_slice
 from mixsup_lib.experiments.style import COLORS, DASHES, described, new_figure, styled
-from mixsup_lib.files import SettingError
+from mixsup_lib.paper import SCENARIOS
 from mixsup_lib.teaching.figures.panels import rectangle
 
 if TYPE_CHECKING:
@@ -25,36 +25,24 @@ UPPER, LOWER = 59.0, 33.0
 
 @styled
 def mixed_supervision_idea(
-    annotated: Sequence[tuple[np.ndarray, np.ndarray]],
-    weak: Sequence[tuple[np.ndarray, bool]],
-    *,
-    n_fa: int = 5,
-    n_wa: int = 223,
+    annotated: Sequence[tuple[np.ndarray, np.ndarray]], weak: Sequence[tuple[np.ndarray, bool]]
 ) -> Figure:
     """Mixed supervision from the scans to the loss; its part that standard supervision uses alone is set apart.
 
-    Args:
-        annotated: three slices (H, W) of fully annotated scans with their masks (H, W), the first one with tumour.
-        weak: three slices (H, W) of weakly annotated scans, and whether each shows tumour.
-        n_fa, n_wa: how many scans of each kind there are.
+    annotated: three slices (H, W) of fully annotated scans with their masks (H, W), the first one with tumour; weak:
+    three slices (H, W) of weakly annotated scans, and whether each shows tumour.
 
-    The picture of the pixel scores is the first mask made soft: no network is run. Raises SettingError for another
-    number of slices.
+    The picture of the pixel scores is the first mask made soft: no network is run.
     """
-    if len(annotated) != 3 or len(weak) != 3:
-        raise SettingError(
-            f"found {len(annotated)} annotated and {len(weak)} weak slices, expected 3 of each."
-        )
     figure, axes = new_figure(1, 1, width=WIDTH / 10, height=HEIGHT / 10)
-    axis = axes[0, 0]
+    axis, n_fa, n_wa = axes[0, 0], 5, SCENARIOS[5]
     axis.set(xlim=(0, WIDTH), ylim=(0, HEIGHT), aspect="equal")
     axis.set_axis_off()
-    _heading(
-        axis, 0.5, UPPER, f"{n_fa} scans, fully annotated (FA)", "each tumour outlined: 45 minutes a scan"
-    )
-    _heading(
-        axis, 0.5, LOWER, f"{n_wa} scans, weakly annotated (WA)", "one word a slice: 1 to 2 minutes a scan"
-    )
+    for top, title, below in (
+        (UPPER, f"{n_fa} scans, fully annotated (FA)", "each tumour outlined: 45 minutes a scan"),
+        (LOWER, f"{n_wa} scans, weakly annotated (WA)", "one word a slice: 1 to 2 minutes a scan"),
+    ):
+        _heading(axis, 0.5, top, title, below, ha="left")
     for x, (image, mask), (other, shows_tumor) in zip((0.5, 11.5, 22.5), annotated, weak, strict=True):
         _thumbnail(axis, x, UPPER, image, mask)
         _thumbnail(axis, x, LOWER, other)
@@ -67,10 +55,8 @@ def mixed_supervision_idea(
     _network(axis)
     _outputs(axis, *annotated[0])
     _losses(axis)
-    for y, arm, words in (
-        (6.5, "standard", "standard supervision: this part alone"),
-        (2.5, "mixed", "what mixed supervision adds"),
-    ):
+    legend = {"standard": "standard supervision: this part alone", "mixed": "what mixed supervision adds"}
+    for y, (arm, words) in zip((6.5, 2.5), legend.items(), strict=True):
         _arrow(axis, (0.5, y), (7.5, y), arm)
         axis.text(8.5, y, words, va="center", fontsize=10)
     return described(
@@ -94,19 +80,19 @@ def _network(axis: Axes) -> None:
         x += width + 0.75
     for start, end in zip(tops[:4], tops[:4:-1], strict=True):
         axis.annotate("", end, start, arrowprops={"arrowstyle": "-", "ls": ":", "lw": 0.9, "color": "black"})
-    _heading(axis, 51, 53.5, "one U-Net for both tasks", "most layers are shared", ha="center")
+    _heading(axis, 51, 53.5, "one U-Net for both tasks", "most layers are shared")
 
 
 def _outputs(axis: Axes, image: np.ndarray, mask: np.ndarray) -> None:
     from scipy.ndimage import gaussian_filter
 
     _arrow(axis, (62, 42), (71, 46), "standard")
-    _heading(axis, 77, UPPER, "score of every pixel", "is it tumour?", ha="center")
+    _heading(axis, 77, UPPER, "score of every pixel", "is it tumour?")
     soft = gaussian_filter((np.asarray(mask) != 0).astype(float), 1.2)  # (H, W)
     _thumbnail(axis, 72, UPPER, soft * float(np.max(image)) + 0.15 * (np.asarray(image) != 0))
     _arrow(axis, (62, 33), (69.5, 21.5), "mixed")
     axis.text(63.5, 22.5, "branch", ha="center", va="top", fontsize=9, color=COLORS["mixed"])
-    _heading(axis, 77, LOWER, "score of the slice", "does it show tumour?", ha="center")
+    _heading(axis, 77, LOWER, "score of the slice", "does it show tumour?")
     for y, word, share in ((22.5, "yes", 0.9), (18, "no", 0.1)):
         axis.text(73.5, y, word, ha="right", va="center", fontsize=9)
         axis.barh(y, 9 * share, height=2.6, left=74.2, color=COLORS["mixed"])
@@ -116,10 +102,10 @@ def _outputs(axis: Axes, image: np.ndarray, mask: np.ndarray) -> None:
 def _losses(axis: Axes) -> None:
     _arrow(axis, (83.5, 47), (89, 47), "standard")
     _arrow(axis, (84.5, 20.5), (89, 20.5), "mixed")
-    where = "on slices whose mask is known:\noutlined, or without tumour\n(there the mask is all 0)"
-    _box(axis, 41.5, 11.5, "segmentation loss $Loss_s$", where, "standard")
-    where = "on all slices, since an outline\nimplies the word"
-    _box(axis, 15.5, 10, "classification loss $Loss_c$", where, "mixed")
+    known = "on slices whose mask is known:\noutlined, or without tumour\n(there the mask is all 0)"
+    _box(axis, 41.5, 11.5, "segmentation loss $Loss_s$", known, "standard")
+    every = "on all slices, since an outline\nimplies the word"
+    _box(axis, 15.5, 10, "classification loss $Loss_c$", every, "mixed")
     _arrow(axis, (100.5, 41), (100.5, 37), "standard")
     _arrow(axis, (100.5, 26), (100.5, 30), "mixed")
     total = r"$Loss = a\,Loss_s + (1-a)\,Loss_c$"
@@ -132,7 +118,7 @@ def _thumbnail(axis: Axes, x: float, top: float, image: np.ndarray, mask: np.nda
     inset.set(anchor="C", facecolor="black")
 
 
-def _heading(axis: Axes, x: float, y: float, title: str, below: str, ha: str = "left") -> None:
+def _heading(axis: Axes, x: float, y: float, title: str, below: str, ha: str = "center") -> None:
     axis.text(x, y, title, ha=ha, va="center", fontsize=11, weight="bold")
     axis.text(x, y - 2.6, below, ha=ha, va="center", fontsize=9)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -35,60 +34,40 @@ STEP, NEAR, WIDE = 1.15, 0.62, 0.22
 """Distance of two levels, of the two boxes of a level, and width of a box, in the drawing's units."""
 
 
-def layer_table(
-    geometry: Geometry,
-    *,
-    input_size: int = 300,
-    width: int = 64,
-    in_channels: int = len(SEQUENCES),
-    n_maps: int = 2,
-    n_branches: int = 1,
-) -> pd.DataFrame:
-    """Every layer of the network: layer, part, maps (or outputs), side in pixels, parameters (of one branch).
+def layer_table(geometry: Geometry, *, input_size: int, width: int) -> pd.DataFrame:
+    """Every layer of the network: layer, part, maps (or outputs), side in pixels (fully connected: 1), parameters.
 
-    Fully connected layers have side 1. The parameters are counted in the network itself (built without storage), sides
-    come from its geometry. Raises SettingError, as the network does, for a size that does not fit.
+    The parameters are counted in the network itself, which is built without storage. Raises SettingError, as the
+    network does, for a size that does not fit.
     """
+    sizes = {"width": width, "depth": geometry.depth, "padding": geometry.padding}
     with torch.device("meta"):
         network = MixedSupervisionUNet(
-            in_channels=in_channels,
-            n_maps=n_maps,
-            n_branches=n_branches,
-            width=width,
-            depth=geometry.depth,
-            padding=geometry.padding,
-            input_shape=(input_size, input_size),
+            in_channels=len(SEQUENCES), n_maps=2, n_branches=1, input_shape=(input_size, input_size), **sizes
         )
-    unet, rows, maps = network.unet, [], in_channels
+    unet, branch, rows, maps = network.unet, network.branches[0], [], len(SEQUENCES)
     blocks: dict[str, nn.Module] = {"bottom": unet.bottom}
     blocks |= {f"encoder {level}": block for level, block in enumerate(unet.encoder)}
     for level, up, decoder in zip(reversed(range(geometry.depth)), unet.up, unet.decoder, strict=True):
         blocks |= {f"up-convolution {level}": up, f"decoder {level}": decoder}
     for name, side in geometry.layer_sizes(input_size):
-        if block := blocks.get(name):
-            maps = [layer for layer in block.modules() if isinstance(layer, nn.Conv2d)][-1].out_channels
-        rows.append((name, "U-Net", maps, side, _parameters(block)))
-    rows.append(("segmentation", "U-Net", n_maps, side, _parameters(network.segmentation_layer)))
-    for branch in network.branches[:1]:
-        pooled = -(-side // branch.POOL)
-        rows.append(("mean-pool", "branch", width, pooled, 0))
-        rows.append(
-            ("convolution", "branch", branch.conv[0].out_channels, pooled - 2, _parameters(branch.conv))
-        )
-        for number, layer in enumerate((*branch.first_to_fifth, branch.sixth, branch.seventh), start=1):
-            rows.append((f"FC {number}", "branch", layer.out_features, 1, _parameters(layer)))
-    return pd.DataFrame(rows, columns=["layer", "part", "maps", "side", "parameters"])
+        block = blocks.get(name, nn.Identity())
+        convolutions = [layer for layer in block.modules() if isinstance(layer, nn.Conv2d)]
+        maps = convolutions[-1].out_channels if convolutions else maps
+        rows.append((name, "U-Net", maps, side, block))
+    rows.append(("segmentation", "U-Net", 2, side, network.segmentation_layer))
+    pooled = -(-side // branch.POOL)
+    rows.append(("mean-pool", "branch", width, pooled, nn.Identity()))
+    rows.append(("convolution", "branch", branch.conv[0].out_channels, pooled - 2, branch.conv))
+    for number, layer in enumerate((*branch.first_to_fifth, branch.sixth, branch.seventh), start=1):
+        rows.append((f"FC {number}", "branch", layer.out_features, 1, layer))
+    counted = [(*row, sum(weights.numel() for weights in block.parameters())) for *row, block in rows]
+    return pd.DataFrame(counted, columns=["layer", "part", "maps", "side", "parameters"])
 
 
-def _parameters(block: nn.Module | None) -> int:
-    return sum(parameter.numel() for parameter in block.parameters()) if block else 0
-
-
-@dataclass(frozen=True)
-class Box:
+class Box(NamedTuple):
     """A stack of `maps` feature maps of `side` x `side` pixels; (x, y) is its centre in the drawing."""
 
-    name: str
     maps: int
     side: int
     x: float
@@ -111,7 +90,7 @@ def place_boxes(table: pd.DataFrame, depth: int) -> dict[str, Box]:
     right = 2 * depth * STEP + NEAR  # x of the last decoder
 
     def place(name: str, x: float) -> None:
-        boxes[name] = Box(name, int(layers["maps"][name]), int(layers["side"][name]), x, y, heights[name])
+        boxes[name] = Box(layers["maps"][name], layers["side"][name], x, y, heights[name])
 
     for level in range(depth):
         left = level * STEP
@@ -126,30 +105,25 @@ def place_boxes(table: pd.DataFrame, depth: int) -> dict[str, Box]:
 
 
 def branch_rows(table: pd.DataFrame) -> list[tuple[str, int]]:
-    """Label and number of outputs of each layer of the branch; an empty list where the network has none."""
+    """Label and number of outputs of each layer of the branch."""
+    pool = DeepSkipBranch.POOL
+    forms = {"mean-pool": f"mean-pool {pool}×{pool}: {{0}} × {{1}}²", "convolution": "conv 3×3: {0} × {1}² = {2}"}
     rows = []
-    for row in table[table["part"] == "branch"].itertuples():
-        outputs = row.maps * row.side**2
-        if row.layer == "mean-pool":
-            label = f"mean-pool {DeepSkipBranch.POOL}×{DeepSkipBranch.POOL}: {row.maps} × {row.side}²"
-        elif row.layer == "convolution":
-            label = f"conv 3×3: {row.maps} × {row.side}² = {outputs}"
-        else:
-            label = f"{row.layer.replace('FC', 'fully connected')}: {outputs}"
-        rows.append((label, outputs))
+    for layer, _, maps, side, _ in table[table["part"] == "branch"].itertuples(index=False):
+        form = forms.get(layer, f"{layer.replace('FC', 'fully connected')}: {{2}}")
+        rows.append((form.format(maps, side, maps * side**2), maps * side**2))
     return rows
 
 
 @styled
-def architecture(geometry: Geometry, *, n_branches: int = 1, **sizes: int) -> Figure:
-    """Our own drawing of the paper's figures 2 and 3, for any geometry, width and number of branches.
+def architecture(geometry: Geometry, *, input_size: int, width: int) -> Figure:
+    """Our own drawing of the paper's figures 2 and 3, for any geometry and width.
 
     Grey is the U-Net, which both arms have; blue is the classification branch. Above a box stands its number of maps,
     below it their side in pixels, on a skip connection the pixels cropped before the encoder's maps are concatenated.
-    `sizes` are those of `layer_table`. Raises SettingError if the network does not take the input's size, or its output
-    does not suit the branch.
+    Raises SettingError if the network does not take the input's size, or its output does not suit the branch.
     """
-    table = layer_table(geometry, n_branches=n_branches, **sizes)
+    table = layer_table(geometry, input_size=input_size, width=width)
     boxes, rows = place_boxes(table, geometry.depth), branch_rows(table)
     depth, crops, bottom, output = geometry.depth, geometry.skip_crops(), boxes["bottom"], boxes["decoder 0"]
     floor = min(bottom.bottom - 0.1, output.bottom - 0.9 - 0.42 * len(rows))
@@ -163,40 +137,35 @@ def architecture(geometry: Geometry, *, n_branches: int = 1, **sizes: int) -> Fi
         _head(axis, (ends[0], encoder.y), (ends[1], up.y), (0, (6, 3)), "#555555")
         label = f"crop {crop}" if crop else "whole"
         axis.text(sum(ends) / 2, encoder.y + 0.05, label, ha="center", va="bottom", fontsize=8)
-        _corner(axis, encoder, boxes[f"pool {level}"], "dashed")
-        _corner(axis, up, bottom if level == depth - 1 else boxes[f"decoder {level + 1}"], "dotted")
+        pool, below = boxes[f"pool {level}"], bottom if level == depth - 1 else boxes[f"decoder {level + 1}"]
+        axis.plot([encoder.x] * 2, [encoder.bottom, pool.y], ls="dashed", color="black", lw=1.0)
+        _head(axis, (encoder.x, pool.y), (pool.x - WIDE / 2, pool.y), "dashed")
+        axis.plot([below.x + WIDE / 2, up.x], [below.y] * 2, ls="dotted", color="black", lw=1.0)
+        _head(axis, (up.x, below.y), (up.x, up.bottom), "dotted")
     _across(axis, boxes[f"pool {depth - 1}"], bottom, "solid")
-    n_maps = int(table.set_index("layer")["maps"]["segmentation"])
-    scores = Box("scores", n_maps, output.side, output.x + 0.95, output.y, output.height)
+    scores = Box(2, output.side, output.x + 0.95, output.y, output.height)
     _across(axis, output, scores, "dashdot")
     axis.text(scores.x + 0.2, scores.y, "pixel\nscores", va="center", fontsize=8)
-    for box in (*boxes.values(), scores):
-        _draw_box(axis, box)
-    if n_branches:
-        _draw_branch(axis, rows, output, n_branches)
-    _legend(figure, geometry.padding, n_branches)
+    for name, box in (*boxes.items(), ("scores", scores)):
+        _draw_box(axis, box, upsampled=name.startswith("up-"))
+    _draw_branch(axis, rows, output)
+    _legend(figure, geometry.padding)
     axis.set(xlim=(-0.3, output.x + 2.6), ylim=(floor, 1.6))
     axis.set_axis_off()
     first, sides = boxes["input"], {name: f"{box.side}x{box.side}" for name, box in boxes.items()}
-    words = (
-        f"U-Net of depth {depth}, padding {geometry.padding!r}: {first.maps} sequences of {sides['input']} pixels "
-        f"become {n_maps} score maps of {sides['decoder 0']}. {output.maps} maps at the first level, {bottom.maps} "
-        f"maps of {sides['bottom']} at the bottom. Skip crops, deep to shallow: {', '.join(map(str, crops))} pixels. "
-    )
-    if n_branches:
-        words += f"Classification branch (times {n_branches}) on the {output.maps} maps before the scores: "
-        words += "; ".join(label for label, _ in rows) + "; the first is concatenated to the fifth."
-    else:
-        words += "No classification branch: standard supervision."
-    return described(figure, words)
+    words = f"U-Net of depth {depth}, padding {geometry.padding!r}: {first.maps} sequences of {sides['input']} pixels "
+    words += f"become 2 score maps of {sides['decoder 0']}. {output.maps} maps at the first level, {bottom.maps} maps "
+    words += f"of {sides['bottom']} at the bottom. Skip crops, deep to shallow: {', '.join(map(str, crops))} pixels. "
+    words += f"Classification branch (times 1) on the {output.maps} maps before the scores: "
+    return described(figure, f"{words}{'; '.join(dict(rows))}; the first is concatenated to the fifth.")
 
 
-def _draw_box(axis: Axes, box: Box) -> None:
+def _draw_box(axis: Axes, box: Box, *, upsampled: bool) -> None:
     style = {"edgecolor": "black", "linewidth": 0.8, "zorder": 3}
     left, low, high = box.x - WIDE / 2, box.y - box.height / 2, box.y + box.height / 2
     rectangle(axis, left, low, WIDE, box.height, **SHARED, **style)
     maps, middle = str(box.maps), box.x
-    if box.name.startswith("up-"):  # the encoder's maps stand beside those from below
+    if upsampled:  # the encoder's maps stand beside those from below
         rectangle(axis, left - WIDE, low, WIDE, box.height, facecolor="white", hatch="/////", **style)
         maps, middle = f"{box.maps} + {box.maps}", left
     axis.text(middle, high + 0.06, maps, ha="center", va="bottom", fontsize=8)
@@ -207,25 +176,12 @@ def _across(axis: Axes, start: Box, end: Box, line: str) -> None:
     _head(axis, (start.x + WIDE / 2, start.y), (end.x - WIDE / 2, end.y), line)
 
 
-def _corner(axis: Axes, above: Box, below: Box, line: str) -> None:
-    """A max-pool goes down and right from the box `above` to the box `below`, an upsampling right and up from it."""
-    x, y = above.x, above.bottom
-    if x < below.x:
-        axis.plot([x, x], [y, below.y], ls=line, color="black", lw=1.0)
-        _head(axis, (x, below.y), (below.x - WIDE / 2, below.y), line)
-    else:
-        axis.plot([below.x + WIDE / 2, x], [below.y, below.y], ls=line, color="black", lw=1.0)
-        _head(axis, (x, below.y), (x, y), line)
-
-
-def _head(
-    axis: Axes, tail: tuple[float, float], head: tuple[float, float], line, color: str = "black"
-) -> None:
+def _head(axis: Axes, tail: tuple, head: tuple, line: str | tuple, color: str = "black") -> None:
     style = {"arrowstyle": "-|>", "color": color, "lw": 1.0, "ls": line, "shrinkA": 0, "shrinkB": 0}
     axis.annotate("", xy=head, xytext=tail, arrowprops=style)
 
 
-def _draw_branch(axis: Axes, rows: list[tuple[str, int]], output: Box, n_branches: int) -> None:
+def _draw_branch(axis: Axes, rows: list[tuple[str, int]], output: Box) -> None:
     """The branch as a column of bars below the last decoder, as long as the outputs are many (up to the widest FC)."""
     left, top, row, color = output.x - 0.03, output.bottom - 0.45, 0.42, BRANCH["facecolor"]
     largest, places = rows[2][1], [top - row * number for number in range(len(rows))]
@@ -238,11 +194,10 @@ def _draw_branch(axis: Axes, rows: list[tuple[str, int]], output: Box, n_branche
     first, sixth, side = places[2], places[7], left - 0.3
     axis.plot([left, side, side], [first, first, sixth], ls="dashed", color=color, lw=1.0)
     _head(axis, (side, sixth), (left, sixth), "dashed", color)
-    several = f"; {n_branches} such branches,\none per tumour class" if n_branches > 1 else ""
-    axis.text(left, places[-1] - 0.16, f"image scores{several}", va="top", fontsize=8)
+    axis.text(left, places[-1] - 0.16, "image scores", va="top", fontsize=8)
 
 
-def _legend(figure: Figure, padding: str, n_branches: int) -> None:
+def _legend(figure: Figure, padding: str) -> None:
     from matplotlib.lines import Line2D
 
     kernel, kind = ("2×2", "unpadded") if padding == "valid" else ("3×3", "padded")
@@ -254,8 +209,8 @@ def _legend(figure: Figure, padding: str, n_branches: int) -> None:
         ("dashdot", "black", "1×1 convolution"),
     )
     handles = [Line2D([], [], ls=line, color=color, lw=1.1, label=words) for line, color, words in lines]
-    kinds = {"U-Net: both arms": SHARED} | ({"branch: mixed supervision only": BRANCH} if n_branches else {})
-    figure.legend(handles=handles + patches(kinds), loc="outside lower center", ncols=2, fontsize=8)
+    handles += patches({"U-Net: both arms": SHARED, "branch: mixed supervision only": BRANCH})
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8)
 
 
 # What an output pixel sees
@@ -276,9 +231,7 @@ def averaging_unet(
         if isinstance(layer, nn.Conv2d):
             nn.init.constant_(layer.weight, 1 / layer.weight[0].numel())
             if sharp and layer.kernel_size == (3, 3):
-                centre = torch.zeros(3, 3, dtype=torch.double)
-                centre[1, 1] = 9
-                layer.weight.data *= centre
+                layer.weight.data *= F.pad(torch.full((1, 1), 9.0), (1, 1, 1, 1))
     if half_pixel:
         upsampling = nn.Upsample(scale_factor=2, mode="bilinear")
         unet.up = nn.ModuleList(nn.Sequential(upsampling, up.conv) for up in unet.up)
@@ -297,9 +250,9 @@ def open_path(unet: UNet, path: int) -> UNet:
     return unet
 
 
-def field(unet: UNet, pixel: int, size: int = 300) -> Tensor:
-    """Derivatives of output pixel (pixel, pixel) with respect to an input of ones, (size, size)."""
-    x = torch.ones(1, 1, size, size, dtype=torch.double, requires_grad=True)
+def field(unet: UNet, pixel: int) -> Tensor:
+    """Derivatives of output pixel (pixel, pixel) with respect to an input of ones, (300, 300)."""
+    x = torch.ones(1, 1, 300, 300, dtype=torch.double, requires_grad=True)
     (slope,) = torch.autograd.grad(unet(x)[0, 0, pixel, pixel], x)
     return slope[0, 0]
 
@@ -310,44 +263,40 @@ def centre(field: Tensor) -> float:
     return float((rows * torch.arange(len(rows))).sum() / rows.sum())
 
 
-def untrained_gradient(
-    geometry: Geometry, pixel: int, size: int = 300, *, width: int = 8, seeds: int = 4
-) -> np.ndarray:
-    """Mean absolute derivative of the features at output pixel (pixel, pixel) with respect to the input, (size, size).
+def untrained_gradient(geometry: Geometry, pixel: int) -> np.ndarray:
+    """Mean absolute derivative of the features at output pixel (pixel, pixel) with respect to the input, (300, 300).
 
     The networks are He-initialised and untrained, with their ReLUs and max-pools, the input is noise (where an input
-    is 0 over a large area, ReLUs stand at 0 and would hide it); seeds 0, 1, ... are averaged.
+    is 0 over a large area, ReLUs stand at 0 and would hide it); four seeds are averaged.
     """
-    total = torch.zeros(size, size)
-    for seed in range(seeds):
+    total = torch.zeros(300, 300)
+    for seed in range(4):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            unet, x = UNet(4, width, geometry).eval(), torch.rand(1, 4, size, size, requires_grad=True)
+            unet, x = UNet(4, 8, geometry).eval(), torch.rand(1, 4, 300, 300, requires_grad=True)
         (slope,) = torch.autograd.grad(unet(x)[0, :, pixel, pixel].sum(), x)
         total += slope[0].abs().sum(dim=0)
-    return (total / seeds).numpy()
+    return (total / 4).numpy()
 
 
-def change_at_border(
-    geometry: Geometry, size: int, *, margin: int = 16, width: int = 4, seeds: int = 3
-) -> np.ndarray:
-    """How much the features change when the input grows by `margin` pixels on each side, (H',), from first to last.
+def change_at_border(geometry: Geometry, size: int) -> np.ndarray:
+    """How much the features change when the input grows by 16 pixels on each side, (H',), from first to last.
 
     The input is noise of mean 1/2; the change is divided by the standard deviation of the features and averaged over
-    maps, the middle third of the rows, and seeds. `margin` must be a multiple of 2^depth, or pooling would shift.
+    maps, the middle third of the rows, and three seeds. Pooling does not shift, as 16 is a multiple of 2^4.
     """
     changes = []
-    for seed in range(seeds):
+    for seed in range(3):
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
-            unet, wide = UNet(4, width, geometry), torch.rand(1, 4, size + 2 * margin, size + 2 * margin)
+            unet, wide = UNet(4, 4, geometry), torch.rand(1, 4, size + 32, size + 32)
             for norm in unet.modules():
                 if isinstance(norm, nn.BatchNorm2d):
                     norm.momentum = 1.0  # keep the statistics of the one pass that follows
             unet(wide)
             unet.eval()
-            cut = unet(wide[:, :, margin:-margin, margin:-margin])
-            same = slice(margin, margin + cut.shape[2])
+            cut = unet(wide[:, :, 16:-16, 16:-16])
+            same = slice(16, 16 + cut.shape[2])
             whole = unet(wide)[:, :, same, same]
         change = (whole - cut).abs().mean(dim=(0, 1)) / whole.std()  # (H', W')
         third = len(change) // 3
@@ -355,28 +304,19 @@ def change_at_border(
     return torch.stack(changes).mean(dim=0).numpy()
 
 
-def half_side(gradient: np.ndarray, pixel: int, share: float) -> int:
-    """Half side r of the smallest square of 2 r + 1 pixels around (pixel, pixel) that holds `share` of (N, N)."""
-    rows, columns = np.abs(np.indices(gradient.shape) - pixel)
-    held = np.bincount(np.maximum(rows, columns).ravel(), weights=gradient.ravel()).cumsum()  # by half side
-    return int((held < share * held[-1]).sum())
-
-
 @styled
 def receptive_field(
     image: np.ndarray, gradient: np.ndarray, *, seen: tuple[int, int], window: tuple[int, int], pixel: int
 ) -> Figure:
-    """What one output pixel sees of the network's input: on the input, and as a profile along one axis.
+    """What one output pixel, centred on input `pixel`, sees of the input: as squares on it, and along one axis.
 
-    Args:
-        image: one sequence of the padded input, (N, N).
-        gradient: mean absolute derivative of the output pixel with respect to each input pixel, (N, N).
-        seen: first and last input pixel that can reach it, along both axes.
-        window: first and last input pixel that the output covers.
-        pixel: the input pixel on which the output pixel is centred.
+    image, gradient: (N, N), a sequence of the padded input and what `untrained_gradient` found; seen, window: first
+    and last input pixel that can reach the output pixel, and that the whole output covers, along both axes.
     """
     figure, axes = new_figure(1, 2, width=4.4, height=4.2)
-    halves = {share: half_side(gradient, pixel, share) for share in (0.5, 0.9)}
+    rows, columns = np.abs(np.indices(gradient.shape) - pixel)
+    held = np.bincount(np.maximum(rows, columns).ravel(), weights=gradient.ravel()).cumsum()  # by half side
+    halves = {share: int((held < share * held[-1]).sum()) for share in (0.5, 0.9)}
     contour_slice(axes[0, 0], image)
     squares = [("can be seen", seen, "white", "-"), ("output window", window, COLORS["truth"], ":")]
     for (share, half), line in zip(halves.items(), ("-.", "--"), strict=True):
@@ -391,9 +331,8 @@ def receptive_field(
     axes[0, 0].legend(fontsize=8, facecolor="0.35", labelcolor="white", **below)
     profile = gradient.sum(axis=0) / gradient.sum() * 100
     axes[0, 1].plot(profile, color=COLORS["mixed"], lw=1.0)
-    for ends, line in ((seen, "-"), (window, ":")):
-        for end in ends:
-            axes[0, 1].axvline(end, color="black", lw=1.0, ls=line)
+    for end, line in zip((*seen, *window), "--::", strict=True):
+        axes[0, 1].axvline(end, color="black", lw=1.0, ls=line)
     axes[0, 1].set(xlabel="input pixel, left to right", ylabel="share of the gradient in this column (%)")
     axes[0, 1].set(xlim=(0, len(image) - 1), ylim=(0, None))
     axes[0, 1].set_title("solid: can be seen; dotted: output window")
@@ -421,8 +360,8 @@ def delivered(cases: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) ->
         axis.set_title(f"{name}\n{rows:+.1f} rows, {columns:+.1f} columns")
         words.append(f"{name} {rows:+.1f} rows and {columns:+.1f} columns")
     outline_legend(figure, "tumour through the shallowest skip", {"through the deepest path": "mixed"})
-    text = f"Shift of the tumour in the deepest path against the shallowest: {'; '.join(words)}."
-    return described(figure, text)
+    shifts = "; ".join(words)
+    return described(figure, f"Shift of the tumour in the deepest path against the shallowest: {shifts}.")
 
 
 @styled
@@ -443,33 +382,19 @@ def border_effect(profiles: Mapping[str, np.ndarray]) -> Figure:
 # What the branch keeps
 
 
-POOL_STYLES = {
-    "mean": {"color": COLORS["mixed"], "ls": "-", "marker": "D"},
-    "max": {"color": "black", "ls": "--", "marker": "o"},
-}
-"""The paper's choice in blue, what it decided against in black."""
-
-POOLS = {"mean": lambda windows: windows.mean(dim=1), "max": lambda windows: windows.amax(dim=1)}
-
-
-def pooled_separation(
-    sizes: Sequence[int], evidence: float, *, windows: int = 4000, seed: int = 0
-) -> dict[str, list[float]]:
+def pooled_separation(sizes: Sequence[int], evidence: float) -> dict[str, list[float]]:
     """Area under the ROC curve of one pooled value, windows with tumour against windows without: pooling -> per size.
 
-    0.5 is guessing, 1 never errs. A window is 8x8 pixels of noise with standard deviation 1; `evidence` is added to as
-    many of them as `sizes` says.
+    0.5 is guessing, 1 never errs. A window is 8x8 pixels of noise with standard deviation 1, 4,000 of each kind;
+    `evidence` is added to as many pixels as `sizes` says.
     """
     from sklearn.metrics import roc_auc_score
 
-    shows = np.repeat([0, 1], windows)
-    noise = torch.randn(2, windows, 64, generator=torch.Generator().manual_seed(seed))
-    areas: dict[str, list[float]] = {kind: [] for kind in POOLS}
-    for size in sizes:
-        tumor = noise[1] + evidence * (torch.arange(64) < size)
-        for kind, pool in POOLS.items():
-            areas[kind].append(roc_auc_score(shows, pool(torch.cat([noise[0], tumor]))))
-    return areas
+    shows = np.repeat([0, 1], 4000)
+    noise = torch.randn(2, 4000, 64, generator=torch.Generator().manual_seed(0))
+    windows = [torch.cat([noise[0], noise[1] + evidence * (torch.arange(64) < size)]) for size in sizes]
+    pooled = {"mean": [each.mean(dim=1) for each in windows], "max": [each.amax(dim=1) for each in windows]}
+    return {kind: [roc_auc_score(shows, values) for values in columns] for kind, columns in pooled.items()}
 
 
 def difference(vectors: Tensor) -> float:
@@ -485,8 +410,7 @@ def follow(branch: DeepSkipBranch, features: Tensor) -> tuple[dict[str, float], 
     fifth alone), that after the sixth layer with the skip, and how many times larger the gradient is that the first
     layer's outputs get through the skip than through the layers between (classification loss, all labels "present").
     """
-    pooled = F.avg_pool2d(features, branch.POOL, ceil_mode=True, count_include_pad=False)
-    x = branch.conv(pooled).flatten(1)
+    x = branch.enter(features)
     first = F.relu(branch.first_to_fifth[0](x)).detach()
     skip, chain = first.clone().requires_grad_(), first.clone().requires_grad_()  # equal numbers, two ways
     outputs = {"conv": x, "FC 1": chain}
@@ -503,26 +427,23 @@ def follow(branch: DeepSkipBranch, features: Tensor) -> tuple[dict[str, float], 
 
 @styled
 def pooling(
-    sizes: Sequence[int],
-    separation: Mapping[str, Mapping[str, Sequence[float]]],
-    gradients: Mapping[str, np.ndarray],
+    sizes: Sequence[int], separation: Mapping[str, Mapping[str, Sequence[float]]], gradients: Mapping[str, np.ndarray]
 ) -> Figure:
     """What mean- and max-pooling keep of a small tumour, and which pixels they teach.
 
-    Args:
-        sizes: numbers of tumour pixels in a pooling window.
-        separation: name of a case -> what `pooled_separation` returns for these sizes.
-        gradients: pooling -> gradient of the pooled values with respect to the pixels, (H, W).
+    sizes: numbers of tumour pixels in a window; separation: name of a case -> what `pooled_separation` returns for
+    them; gradients: pooling -> gradient of the pooled values with respect to the pixels, (H, W).
     """
     figure, axes = new_figure(1, len(separation) + len(gradients), width=2.75, height=3.2)
     words, middle = [], len(sizes) // 2 + 1
+    styles = {"mean": (COLORS["mixed"], "-", "D"), "max": ("black", "--", "o")}
     for axis, (name, curves) in zip(axes[0], separation.items(), strict=False):
         for kind, values in curves.items():
-            axis.plot(sizes, values, ms=4, label=f"{kind}-pooling", **POOL_STYLES[kind])
+            color, line, marker = styles[kind]
+            axis.plot(sizes, values, color=color, ls=line, marker=marker, ms=4, label=f"{kind}-pooling")
         axis.axhline(0.5, color="black", lw=0.8, ls=":")
-        axis.set(
-            xlabel="tumour pixels of 64", ylabel="area under the ROC curve", title=name, ylim=(0.32, 1.02)
-        )
+        axis.set(xlabel="tumour pixels of 64", ylabel="area under the ROC curve", title=name)
+        axis.set_ylim(0.32, 1.02)
         log_ticks(axis, sizes)
         axis.legend(fontsize=8, loc="lower right")
         parts = " and ".join(f"{values[middle]:.2f} with {kind}-pooling" for kind, values in curves.items())
@@ -547,23 +468,20 @@ def surviving_difference(followed: Sequence[tuple[Mapping[str, float], float, fl
     """
     figure, axes = new_figure(1, 1, width=6.4, height=3.2)
     axis, layers = axes[0, 0], list(followed[0][0])
-    chain = np.array([list(differences.values()) for differences, _, _ in followed])  # (branches, layers)
-    joined = np.array([with_skip for _, with_skip, _ in followed])
-    mean, places, start = chain.mean(axis=0), np.arange(len(layers)), layers.index("FC 1")
+    chains, joined, ratios = zip(*followed, strict=True)
+    chain = np.array([list(each.values()) for each in chains])  # (branches, layers)
+    joint, mean, places, start = (np.mean(joined), chain.mean(axis=0), np.arange(len(layers)), layers.index("FC 1"))
     axis.plot(places, chain.T, color=COLORS["patients"], lw=0.7, alpha=0.7)
     axis.plot(places, mean, color="black", marker="o", ls="--", label="layer after layer, without the skip")
-    ends = ([start, places[-1]], [mean[start], joined.mean()])
+    ends = ([start, places[-1]], [mean[start], joint])
     axis.plot(*ends, color=COLORS["mixed"], marker="D", label="with the skip from FC 1")
     axis.scatter(np.full(len(joined), places[-1]), joined, s=12, color=COLORS["mixed"], alpha=0.6)
-    axis.set(
-        xlabel="layer", ylabel="difference of two slices\n(share of the outputs' length)", ylim=(0, None)
-    )
-    axis.set_xticks(places, layers)
+    axis.set(xlabel="layer", xticks=places, xticklabels=layers, ylim=(0, None))
+    axis.set_ylabel("difference of two slices\n(share of the outputs' length)")
     axis.legend(fontsize=8, loc="lower left")
-    ratios = [ratio for _, _, ratio in followed]
     return described(
         figure,
         f"Difference of two slices, mean of {len(chain)} untrained branches: {mean[start]:.2f} after the first fully "
-        f"connected layer, {mean[-1]:.2f} after the sixth without the skip, {joined.mean():.2f} with it. The gradient "
+        f"connected layer, {mean[-1]:.2f} after the sixth without the skip, {joint:.2f} with it. The gradient "
         f"through the skip is {min(ratios):.1f} to {max(ratios):.1f} times that through the layers between.",
     )

@@ -86,9 +86,7 @@ def gradient_balance(norm_s: float, norm_c: float, cosine: float, a: float) -> F
     axes[0, 0].set_title(f"equally long at $a$ = {equal:.2f}")
     note(axes[0, 1], f"the paper's {a:g}", (a, 0), (-5, 4), ha="right", fontsize=9)
     figure.legend(loc="outside lower center", ncols=2, fontsize=9)
-    return described(
-        figure,
-        f"Gradients of the shared layers: length {norm_s:.2f} for the segmentation loss, {norm_c:.2f} for the "
-        f"classification loss, cosine {cosine:.2f}. At a = {a:g} the parts are {a * norm_s:.2f} and "
-        f"{(1 - a) * norm_c:.2f} long; they are equal at a = {equal:.2f}.",
-    )
+    words = f"Gradients of the shared layers: length {norm_s:.2f} for the segmentation loss, {norm_c:.2f} for the "
+    words += f"classification loss, cosine {cosine:.2f}. At a = {a:g} the parts are {a * norm_s:.2f} and "
+    words += f"{(1 - a) * norm_c:.2f} long; they are equal at a = {equal:.2f}."
+    return described(figure, words)

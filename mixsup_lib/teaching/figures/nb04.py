@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixsup_lib import paper
 from mixsup_lib.experiments.pictures import contour_slice
 from mixsup_lib.experiments.style import COLORS, described, new_figure, styled
+from mixsup_lib.paper import N_FOLDS, REGIONS
 from mixsup_lib.protocol import fold_bounds
 from mixsup_lib.sampling import Batch, task_labels
 from mixsup_lib.teaching.figures.panels import patches
@@ -33,21 +33,18 @@ ROLES = {
 
 
 @styled
-def fold_strips(n_patients: int, n_fa: int, *, n_folds: int = 5) -> Figure:
+def fold_strips(n_patients: int, n_fa: int) -> Figure:
     """Who is tested, fully annotated and weak in each fold, along the scenario's permutation (section 4.2)."""
-    figure, axes = new_figure(1, 1, width=8.0, height=0.4 * n_folds + 1.1)
+    figure, axes = new_figure(1, 1, width=8.0, height=0.4 * N_FOLDS + 1.1)
     axis, words = axes[0, 0], []
-    for fold in range(1, n_folds + 1):
-        start, stop = fold_bounds(n_patients, fold, n_folds)
-        for role, first, length in (
-            ("weak", 0, n_patients),
-            ("test", start, stop - start),
-            ("fully annotated", stop, n_fa),
-        ):
+    for fold in range(1, N_FOLDS + 1):
+        start, stop = fold_bounds(n_patients, fold, N_FOLDS)
+        stretches = {"weak": (0, n_patients), "test": (start, stop - start), "fully annotated": (stop, n_fa)}
+        for role, (first, length) in stretches.items():
             pieces = _around(first, length, n_patients)
             axis.broken_barh(pieces, (fold - 0.4, 0.8), edgecolor="black", lw=0.8, label=role, **ROLES[role])
         words.append(f"fold {fold} tests positions {start} to {stop - 1}")
-    axis.set(yticks=range(1, n_folds + 1), ylabel="fold", xlim=(0, n_patients), ylim=(n_folds + 0.6, 0.4))
+    axis.set(yticks=range(1, N_FOLDS + 1), ylabel="fold", xlim=(0, n_patients), ylim=(N_FOLDS + 0.6, 0.4))
     axis.set_xlabel("position in the scenario's permutation of the patients")
     axis.grid(False)
     figure.legend(handles=patches(ROLES), loc="outside lower center", ncols=3, fontsize=9)
@@ -65,9 +62,9 @@ def _around(first: int, length: int, n: int) -> list[tuple[int, int]]:
 @styled
 def one_slice_three_tasks(image: np.ndarray, labels: np.ndarray) -> Figure:
     """One slice (H, W) with the outline of its target under each binary task; labels (H, W): classes 0..3."""
-    figure, axes = new_figure(1, len(paper.REGIONS), width=2.4, height=2.6)
+    figure, axes = new_figure(1, len(REGIONS), width=2.4, height=2.6)
     words = []
-    for axis, (task, classes) in zip(axes[0], paper.REGIONS.items(), strict=True):
+    for axis, (task, classes) in zip(axes[0], REGIONS.items(), strict=True):
         target = task_labels(labels, task)  # (H, W)
         contour_slice(axis, image, target)
         kind = "positive" if target.any() else "negative"
@@ -93,13 +90,11 @@ def draws_per_slice(draws: Mapping[str, np.ndarray], pool_size: int) -> Figure:
 
 
 @styled
-def batch_composition(
-    batch: Batch, k: int, *, flipped: Sequence[int] = (), sources: Sequence[str] = (), sequence: int = 0
-) -> Figure:
+def batch_composition(batch: Batch, k: int, *, flipped: Sequence[int], sources: Sequence[str]) -> Figure:
     """A batch image by image (section 3.1): its kind, its image-level label, its pixel labels, the losses it enters.
 
     k: number of positive annotated images; the annotated part of `batch` tells m, the rest are weak. flipped:
-    positions of mirrored images. sources: a word for each image, where it comes from. sequence: the channel shown.
+    positions of mirrored images. sources: a word for each image, where it comes from.
     """
     from matplotlib.lines import Line2D
 
@@ -110,14 +105,14 @@ def batch_composition(
     left, step = 0.35 / total, (1 - 0.4 / total) / size
     places = [(left + number * step, y, 0.93 * step, 0.3) for y in (0.62, 0.27) for number in range(size)]
     figure, axes = new_figure(2, size, width=1.1, height=1.65, places=places)
-    for number, (image, kind) in enumerate(zip(batch.images[:, sequence], kinds, strict=True)):
+    for number, (image, kind) in enumerate(zip(batch.images[:, 0], kinds, strict=True)):
         top, bottom = axes[:, number]
         contour_slice(top, image)
         shows = f"tumour: {'yes' if batch.presence[number].any() else 'no'}"
-        top.set_title("\n".join([*sources[number : number + 1], shows]), fontsize=9)
+        top.set_title(f"{sources[number]}\n{shows}", fontsize=9)
         if number in flipped:
-            style = {"color": "white", "ha": "center", "va": "bottom", "fontsize": 8}
-            top.text(0.5, 0.02, "mirrored", transform=top.transAxes, **style)
+            style = {"transform": top.transAxes, "ha": "center", "va": "bottom", "fontsize": 8}
+            top.text(0.5, 0.02, "mirrored", color="white", **style)
         mask = batch.labels[number] if number < annotated else np.zeros(image.shape, int)
         contour_slice(bottom, np.zeros(image.shape), mask)
         if not mask.any():
@@ -134,18 +129,14 @@ def batch_composition(
     for axis, name in zip(axes[:, 0], ("image", "pixel labels"), strict=True):
         axis.set_ylabel(name)
     first = np.cumsum([0, *counts.values()])
-    stretches = [
-        (0.25, start, count, kind) for start, (kind, count) in zip(first, counts.items(), strict=False)
-    ]
+    stretches = [(0.25, first[at], count, kind) for at, (kind, count) in enumerate(counts.items())]
     stretches += [(0.14, 0, annotated, "$Loss_s$"), (0.05, 0, size, "$Loss_c$")]
     for y, start, count, name in stretches:
         if count:
             ends = left + start * step, left + (start + count - 0.07) * step
             figure.add_artist(Line2D(ends, (y, y), color="black", lw=1.2))
             figure.text(sum(ends) / 2, y - 0.015, f"{name}: {count}", ha="center", va="top", fontsize=9)
-    return described(
-        figure,
-        f"A batch of {size} images: {k} positive annotated with their outlines, {annotated - k} negative whose "
-        f"mask is all 0, {size - annotated} positive weak without pixel labels. The segmentation loss sees the "
-        f"first {annotated}, the classification loss all {size}. Mirrored: {len(set(flipped))}.",
-    )
+    words = f"A batch of {size} images: {k} positive annotated with their outlines, {annotated - k} negative whose "
+    words += f"mask is all 0, {size - annotated} positive weak without pixel labels. The segmentation loss sees the "
+    words += f"first {annotated}, the classification loss all {size}. Mirrored: {len(set(flipped))}."
+    return described(figure, words)

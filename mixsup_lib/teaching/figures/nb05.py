@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from mixsup_lib.experiments.statistics import ARMS
 from mixsup_lib.experiments.style import COLORS, MARKERS, described, log_ticks, new_figure, styled
-from mixsup_lib.teaching.figures.panels import arms_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,10 +25,10 @@ LINES = (
 
 
 @styled
-def toy_descent(*, rate: float = 0.05, steps: int = 150, title: str = "") -> Figure:
+def toy_descent() -> Figure:
     """Distance to the minimum of f(x, y) = (x^2 + 10 y^2) / 2, started at (3, 1), under two rules of gradient descent.
 
-    Left: step = rate * gradient; right: step = rate * gradient / norm. The lines multiply f by 0.1, 1 and 10; one more
+    Left: step = 0.05 * gradient; right: step = 0.05 * gradient / norm. The lines multiply f by 0.1, 1 and 10; one more
     on the right lets the rate fall along half a cosine.
     """
 
@@ -41,10 +41,9 @@ def toy_descent(*, rate: float = 0.05, steps: int = 150, title: str = "") -> Fig
             distances.append(np.hypot(*place))
         return distances
 
-    constant, scales = np.full(steps, rate), (0.1, 1, 10)
-    plain, normalised = (
-        {f"f x {scale:g}": walk(scale, constant, divide) for scale in scales} for divide in (False, True)
-    )
+    steps, rate, scales = 150, 0.05, (0.1, 1, 10)
+    constant = np.full(steps, rate)
+    plain, normalised = ({f"f x {k:g}": walk(k, constant, divide) for k in scales} for divide in (False, True))
     falling = rate * (1 + np.cos(np.pi * np.arange(steps) / steps)) / 2
     normalised["f x 1, falling rate"] = walk(1, falling, True)
     panels = {"plain: rate x gradient": plain, "divided by the norm": normalised}
@@ -58,11 +57,11 @@ def toy_descent(*, rate: float = 0.05, steps: int = 150, title: str = "") -> Fig
         ends = {label: f"{d[-1]:.2g}" if d[-1] < 1e3 else "diverged" for label, d in lines.items()}
         words.append(f"{name}: {', '.join(f'{label}: {end}' for label, end in ends.items())}")
     axes[0, 0].set_ylabel("distance to the minimum")
-    return described(figure, f"Distance to the minimum after {steps} steps. {'; '.join(words)}.", title)
+    return described(figure, f"Distance to the minimum after {steps} steps. {'; '.join(words)}.")
 
 
 @styled
-def gradient_agreement(cosines: Mapping[int, Sequence[float]], *, title: str = "") -> Figure:
+def gradient_agreement(cosines: Mapping[int, Sequence[float]]) -> Figure:
     """How far two independent estimates of the gradient agree, against the number of batches summed in each.
 
     `cosines`: number of batches -> cosines of the angle between pairs of estimates. A dot is a pair, the line the mean.
@@ -78,18 +77,12 @@ def gradient_agreement(cosines: Mapping[int, Sequence[float]], *, title: str = "
     axis.set(xlabel="batches summed in each estimate", ylabel="cosine between two estimates")
     axis.legend(loc="lower right", fontsize=8)
     found = "; ".join(f"{number}: {mean:.2f}" for number, mean in means.items())
-    text = f"Mean cosine between two estimates of the gradient by number of batches: {found}."
-    return described(figure, text, title)
+    text = "Mean cosine between two estimates of the gradient by number of batches"
+    return described(figure, f"{text}: {found}.")
 
 
 @styled
-def schedules(
-    losses: np.ndarray,
-    rates: Mapping[str, np.ndarray],
-    checks: Mapping[int, tuple[float, bool]],
-    *,
-    title: str = "",
-) -> Figure:
+def schedules(losses: np.ndarray, rates: Mapping[str, np.ndarray], checks: Mapping[int, tuple[float, bool]]) -> Figure:
     """A loss per iteration with the plateau rule's checks, and below the learning rates of several schedules.
 
     `losses` and each of `rates` are (n,); `checks`: iteration -> mean loss of the check's last window, passed or not.
@@ -104,25 +97,24 @@ def schedules(
         axes[1, 0].plot(np.arange(1, len(values) + 1), values, label=name, **style)
     axes[0, 0].set(ylabel="loss (nats)", yscale="log")
     axes[1, 0].set(ylabel="learning rate", yscale="log", xlabel="iteration")
-    for axis in axes[: 1 + bool(rates), 0]:
+    for axis in axes[:, 0]:
         axis.legend(fontsize=8, loc="upper right")
     failed = [iteration for iteration, (_, passed) in checks.items() if not passed]
     last = ", ".join(f"{name} {values[-1]:.3g}" for name, values in rates.items())
     words = f"{len(checks)} checks of the plateau rule, {len(failed)} failed"
     words += f" (at iterations {', '.join(map(str, failed))})" if failed else ""
-    return described(figure, f"{words}. Learning rates at iteration {len(losses)}: {last}.", title)
+    return described(figure, f"{words}. Learning rates at iteration {len(losses)}: {last}.")
 
 
 @styled
-def seen_and_unseen(dice: pd.DataFrame, *, title: str = "") -> Figure:
+def seen_and_unseen(dice: pd.DataFrame) -> Figure:
     """Dice of the patients whose masks a network was trained on, beside that of test patients; one panel per arm.
 
     `dice`: columns supervision, group ("annotated" or "test"), dice (%). Lines are the means.
     """
-    arms = arms_of(dice)
-    figure, axes = new_figure(1, len(arms), width=3.0, height=3.4, sharey=True)
+    figure, axes = new_figure(1, 2, width=3.0, height=3.4, sharey=True)
     words = []
-    for axis, arm in zip(axes[0], arms, strict=True):
+    for axis, arm in zip(axes[0], ARMS, strict=True):
         means = []
         for x, (group, face) in enumerate((("annotated", "none"), ("test", COLORS[arm]))):
             values = dice.loc[(dice["supervision"] == arm) & (dice["group"] == group), "dice"].to_numpy()
@@ -130,18 +122,16 @@ def seen_and_unseen(dice: pd.DataFrame, *, title: str = "") -> Figure:
             style = {"marker": MARKERS[arm], "facecolors": face, "edgecolors": COLORS[arm]}
             axis.scatter(np.full(len(values), x), values, s=34, **style)
             axis.plot([x - 0.25, x + 0.25], [means[x]] * 2, color="black", lw=1.6)
-            axis.annotate(f"{means[x]:.0f}", (x + 0.29, means[x]), va="center", weight="bold")
+            axis.text(x + 0.29, means[x], f"{means[x]:.0f}", va="center", weight="bold")
         axis.set_xticks([0, 1], ["annotated\n(trained on)", "test\n(never seen)"])
         axis.set(xlim=(-0.5, 1.6), ylim=(-3, 103), title=f"{arm} supervision")
         words.append(f"{arm}: {means[0]:.0f} on annotated, {means[1]:.0f} on test patients")
     axes[0, 0].set_ylabel("Dice of a patient (%)")
-    return described(figure, f"Mean Dice. {'; '.join(words)}.", title)
+    return described(figure, f"Mean Dice. {'; '.join(words)}.")
 
 
 @styled
-def batch_norm_memory(
-    means: np.ndarray, running: np.ndarray, *, test: float, what: str, title: str = ""
-) -> Figure:
+def batch_norm_memory(means: np.ndarray, running: np.ndarray, *, test: float, what: str) -> Figure:
     """Means of one channel over training batches and what two estimates make of them; beside it the test slices' mean.
 
     `means` (N,): the batches; `running` (N,): torch's running average after each of them. The second estimate, the mean
@@ -163,4 +153,4 @@ def batch_norm_memory(
     names = ("single batches", "running average", "mean over all batches")
     words = ", ".join(f"{name} {value:.2g}" for name, value in zip(names, spread, strict=True))
     words = f"Standard deviation over the second half: {words}. "
-    return described(figure, f"{words}Last value {cumulative[-1]:.3g}, on test slices {test:.3g}.", title)
+    return described(figure, f"{words}Last value {cumulative[-1]:.3g}, on test slices {test:.3g}.")

@@ -30,14 +30,9 @@ if TYPE_CHECKING:
 TASK_ROWS = {"whole_tumor": "whole tumour", "tumor_core": "tumour core", "enhancing": "enhancing core"}
 """Column of a presence table -> the binary task for which it says which slices are positive."""
 
-PIXELS = {"non-tumour pixels": "patients", "tumour pixels": "truth"}
-"""Label -> colour of the two kinds of pixels of the binary problem."""
-
 
 @styled
-def subclass_slices(
-    volume: np.ndarray, labels: np.ndarray, chosen: Sequence[int], *, title: str = ""
-) -> Figure:
+def subclass_slices(volume: np.ndarray, labels: np.ndarray, chosen: Sequence[int]) -> Figure:
     """Axial slices with the outlines of their subclasses and, below each, its image-level labels (section 3.2).
 
     volume, labels: (X, Y, Z), one sequence and the paper's classes 0..3; chosen: numbers of the slices.
@@ -52,16 +47,15 @@ def subclass_slices(
         outline_classes(axis, mask)
         axis.set_title(f"slice {z}")
         present = {name: int((mask == value).any()) for value, name in CLASS_NAMES.items()}
-        below = "\n".join([*(f"{name} {flag}" for name, flag in present.items()), ""])
-        words_below(axis, below)
+        words_below(axis, "".join(f"{name} {flag}\n" for name, flag in present.items()))
         shown.append(f"slice {z}: " + (", ".join(name for name, flag in present.items() if flag) or "none"))
     class_legend(figure)
-    text = f"Slices with the outlines of the subclasses that they show. {'; '.join(shown)}."
-    return described(figure, text, title)
+    text = "Slices with the outlines of the subclasses that they show"
+    return described(figure, f"{text}. {'; '.join(shown)}.")
 
 
 @styled
-def positive_slices(tables: Mapping[str, pd.DataFrame], *, title: str = "") -> Figure:
+def positive_slices(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Which slices show each subclass, and which are therefore positive for each binary task; one panel per patient.
 
     tables: patient -> presence table (`slice_labels.slice_presence`), Z rows.
@@ -76,11 +70,11 @@ def positive_slices(tables: Mapping[str, pd.DataFrame], *, title: str = "") -> F
         axis.set_title(patient)
         axis.grid(axis="y", visible=False)
         words.append(f"{patient}: " + ", ".join(f"{label} in {int(table[c].sum())}" for c, label, _ in rows))
-    return described(figure, f"Number of slices. {'; '.join(words)}.", title)
+    return described(figure, f"Number of slices. {'; '.join(words)}.")
 
 
 @styled
-def loss_shares(rows: Mapping[str, tuple[Sequence[float], float, int]], *, title: str = "") -> Figure:
+def loss_shares(rows: Mapping[str, tuple[Sequence[float], float, int]]) -> Figure:
     """What share of the joint loss each kind of label has: a * t_c for the pixels of a class, (1 - a) / R per branch.
 
     rows: name -> (target weights t_c, a, number of branches R); two target weights stand for the binary problem.
@@ -89,15 +83,21 @@ def loss_shares(rows: Mapping[str, tuple[Sequence[float], float, int]], *, title
     place = (0.2, 1.1 / height, 0.78, 1 - 1.35 / height)
     figure, axes = new_figure(1, 1, width=8.2, height=height, places=[place])
     axis, words = axes[0, 0], []
-    subclasses = {f"{name} pixels": {"facecolor": CLASS_COLORS[value]} for value, name in CLASS_NAMES.items()}
-    kinds = {label: {"facecolor": COLORS[key]} for label, key in PIXELS.items()} | subclasses
+
+    def short(share: float) -> str:
+        return f"{share:.2f}" if share >= 0.05 else f".{100 * share:02.0f}"
+
+    kinds = {
+        f"{name} pixels": {"facecolor": COLORS[k]} for name, k in (("non-tumour", "patients"), ("tumour", "truth"))
+    }
+    kinds |= {f"{name} pixels": {"facecolor": CLASS_COLORS[value]} for value, name in CLASS_NAMES.items()}
     images = {"facecolor": COLORS["mixed"], "hatch": "//"}
     for y, (name, (targets, a, branches)) in enumerate(rows.items()):
         healthy, tumor, *each_class = kinds.values()
         pixels = [healthy, *(each_class if len(targets) > 2 else [tumor])]
         parts = [(a * target, kind) for target, kind in zip(targets, pixels, strict=True)]
         parts += [((1 - a) / branches, images)] * branches
-        share_bar(axis, y, parts, least=0.025, number=_share, height=0.66, lw=0.6)
+        share_bar(axis, y, parts, least=0.025, number=short, height=0.66, lw=0.6)
         healthy, tumor, branch = a * targets[0], a * targets[1], (1 - a) / branches
         subclass = "each subclass" if len(targets) > 2 else "tumour"
         each = "the branch" if branches == 1 else f"each of {branches} branches"
@@ -107,11 +107,7 @@ def loss_shares(rows: Mapping[str, tuple[Sequence[float], float, int]], *, title
     axis.grid(False)
     handles = patches(kinds | {"image labels, per branch": images})
     figure.legend(handles=handles, loc="lower center", ncols=3, fontsize=9)
-    return described(figure, f"Shares of the joint loss. {'; '.join(words)}.", title)
-
-
-def _share(share: float) -> str:
-    return f"{share:.2f}" if share >= 0.05 else f".{100 * share:02.0f}"
+    return described(figure, f"Shares of the joint loss. {'; '.join(words)}.")
 
 
 @styled

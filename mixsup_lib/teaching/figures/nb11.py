@@ -50,7 +50,7 @@ def weak_scans(dice: pd.DataFrame, configs: Mapping[str, RunConfig], *, title: s
     axis.plot([], [], label="single folds, numbered", **thin)
     axis.set(xlabel="weakly annotated scans (WA)", ylabel="mean Dice of the folds (%)", xlim=(-3, right))
     axis.legend(fontsize=8, loc="lower right")
-    found = [f"{name}: {means[name]:.1f}" for name in [*names, *standard.values()]]
+    found = (f"{name}: {means[name]:.1f}" for name in [*names, *standard.values()])
     return described(figure, f"Mean Dice, {'; '.join(found)}. {len(by_fold)} folds.", title)
 
 
@@ -71,9 +71,6 @@ def surface_lines(surface: Surface, *, title: str = "") -> Figure:
     log_ticks(axis, surface.n_fa)
     axis.set(xlabel="masks (fully annotated scans, log)", ylabel="mean Dice (%), 95 % interval")
     axis.legend(fontsize=8, loc="lower right")
-    points = [
-        f"{f} FA + {w} WA: {surface.dice[i, j]:.1f}"
-        for i, f in enumerate(surface.n_fa)
-        for j, w in enumerate(surface.n_wa)
-    ]
+    each = np.ndenumerate(surface.dice)
+    points = [f"{surface.n_fa[i]} FA + {surface.n_wa[j]} WA: {dice:.1f}" for (i, j), dice in each]
     return described(figure, f"Mean Dice, {'; '.join(points)}. {surface.n_folds} folds.", title)

@@ -6,12 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from mixsup_lib.experiments.pictures import outline
-from mixsup_lib.experiments.statistics import ARMS
 from mixsup_lib.experiments.style import CLASS_COLORS, CLASS_DASHES, WHITE
-from mixsup_lib.files import DataError
 from mixsup_lib.paper import CLASSES
 
 if TYPE_CHECKING:
@@ -25,8 +22,6 @@ CLASS_NAMES = {value: name.replace("_", "-") for value, name in CLASSES.items()}
 def head_box(volume: np.ndarray, margin: int = 3) -> tuple[slice, slice]:
     """Ranges along x and y that hold every non-zero voxel of a volume (X, Y, Z), `margin` voxels wider."""
     seen = [np.flatnonzero((volume != 0).any(axis=others)) for others in ((1, 2), (0, 2))]
-    if not seen[0].size:
-        raise DataError("the volume is 0 everywhere, so there is no head to cut out; read the scan again.")
     return tuple(slice(max(int(i[0]) - margin, 0), int(i[-1]) + 1 + margin) for i in seen)
 
 
@@ -98,13 +93,3 @@ def share_bar(
             middle = left + length / 2
             axis.text(middle, y, number(length), ha="center", va="center", fontsize=8, bbox=WHITE)
         left += length
-
-
-def arms_of(frame: pd.DataFrame) -> list[str]:
-    """The arms in column supervision, in the usual order. Raises DataError where there is none."""
-    arms = [arm for arm in ARMS if arm in set(frame["supervision"])]
-    if not arms:
-        raise DataError(
-            "there is no Dice to draw; evaluate a network first, or name the folder of finished runs."
-        )
-    return arms

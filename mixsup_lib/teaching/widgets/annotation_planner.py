@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def draw_plans(
     surface: Surface,
     *,
-    hours: float = 10.0,
+    hours: float,
     minutes_fa: float = MINUTES_FA,
     minutes_wa: float = sum(MINUTES_WA) / 2,
     scans: int | None = None,
@@ -43,8 +43,8 @@ def draw_plans(
     n_fa, level, color = table["n_fa"], table[~table["worse"]], COLORS["mixed"]
     dice.fill_between(n_fa, table["low"], table["high"], color=color, alpha=0.25, label="95 % interval")
     dice.plot(n_fa, table["dice"], color=color, lw=1.6, marker="." if len(table) < 3 else "")
-    style = {"color": "black", "lw": 3, "alpha": 0.7, "label": "cannot be told from the best"}
-    dice.plot(level["n_fa"], level["dice"], **style)
+    style = {"color": "black", "lw": 3, "alpha": 0.7}
+    dice.plot(level["n_fa"], level["dice"], label="cannot be told from the best", **style)
     dice.scatter(best["n_fa"], best["dice"], s=70, color="black", zorder=3, label="best")
     dice.set(ylabel="Dice that may be expected (%)", ylim=(surface.dice.min() - 8, surface.dice.max() + 8))
     dice.legend(fontsize=8, loc="lower right")
@@ -56,19 +56,17 @@ def draw_plans(
     return described(figure, advice(surface, table), f"{caption(surface.cohort)}; {given}")
 
 
-def annotation_planner(surface: Surface, *, scans: int | None = None) -> VBox:
+def annotation_planner(surface: Surface) -> VBox:
     """Sliders for the hours, the minutes that a mask and a scan's slice labels take, and the scans at hand."""
     import ipywidgets as widgets
 
-    most = annotation_hours(int(surface.n_fa[-1]), int(surface.n_wa[-1]))
-    least = float(np.ceil(annotation_hours(int(surface.n_fa[0]))))
-    there = int(surface.n_fa[-1] + surface.n_wa[-1]) if scans is None else scans
-    slider = widgets.FloatSlider
-    minutes_wa = {"min": 0.5, "max": 10, "step": 0.5, "description": "minutes a scan's slice labels"}
+    fewest, most, weak = (int(number) for number in (*surface.n_fa[[0, -1]], surface.n_wa[-1]))
+    least, longest = np.ceil(annotation_hours(fewest)), np.ceil(annotation_hours(most, weak))
+    slider, minutes_wa = widgets.FloatSlider, {"min": 0.5, "max": 10, "step": 0.5}
     controls = {
-        "hours": slider(10.0, min=least, max=np.ceil(most), step=0.5, description="hours"),
+        "hours": slider(10.0, min=least, max=longest, step=0.5, description="hours"),
         "minutes_fa": slider(MINUTES_FA, min=15, max=90, step=5, description="minutes a mask"),
-        "minutes_wa": slider(sum(MINUTES_WA) / 2, **minutes_wa),
-        "scans": widgets.IntSlider(there, min=5, max=there, description="scans at hand"),
+        "minutes_wa": slider(sum(MINUTES_WA) / 2, description="minutes a scan's slice labels", **minutes_wa),
+        "scans": widgets.IntSlider(most + weak, min=5, max=most + weak, description="scans at hand"),
     }
     return panel(functools.partial(draw_plans, surface), controls)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from mixsup_lib.experiments.style import COLORS, described, new_figure, styled
 from mixsup_lib.teaching.figures.nb02 import layer_table
 from mixsup_lib.teaching.figures.panels import patches
@@ -16,13 +18,12 @@ if TYPE_CHECKING:
 
 
 @styled
-def draw(input_size: int = 300, padding: str = "valid", depth: int = 4, width: int = 64) -> Figure:
+def draw(input_size: int, padding: str, depth: int, width: int) -> Figure:
     """Two rows of bars, one bar per layer of `layer_table`: its side in pixels and its number of parameters.
 
     Grey is the U-Net, blue the branch. Raises SettingError for a network that cannot be built.
     """
     from matplotlib.collections import PolyCollection
-    from matplotlib.ticker import NullLocator
 
     table = layer_table(Geometry(depth, padding), input_size=input_size, width=width)
     rows = [(0.075, bottom, 0.915, 0.31) for bottom in (0.66, 0.3)]
@@ -30,48 +31,38 @@ def draw(input_size: int = 300, padding: str = "valid", depth: int = 4, width: i
     parts = {"U-Net": COLORS["patients"], "branch": COLORS["mixed"]}
     for axis, column, least in zip(axes[:, 0], ("side", "parameters"), (2, 1), strict=True):
         bars = table[column][table[column] >= least]  # its index is the place
-        corners = [
-            [
-                (x - 0.4, 1e-9),
-                (x - 0.4, height),
-                (x + 0.4, height),
-                (x + 0.4, 1e-9),
-            ]  # above 0, as one axis is log
-            for x, height in bars.items()
-        ]
-        colors = list(table["part"][bars.index].map(parts))
-        axis.add_collection(
-            PolyCollection(corners, facecolors=colors)
-        )  # in a tenth of the time of `Axes.bar`
+        low = np.full(len(bars), 1e-9)  # above 0, as one axis is log
+        left, right = bars.index - 0.4, bars.index + 0.4
+        corners = np.stack([[left, left, right, right], [low, bars, bars, low]]).transpose(2, 1, 0)  # (bars, 4, 2)
+        colors = table["part"][bars.index].map(parts)
+        axis.add_collection(PolyCollection(corners, facecolors=colors))  # in a tenth of the time of `Axes.bar`
         for place, height in bars.items():
             axis.text(place, height, _short(height), ha="center", va="bottom", fontsize=7)
         axis.grid(False, axis="x")
     axes[0, 0].set(ylabel="side (pixels)", ylim=(0, 1.15 * table["side"].max()))
     axes[1, 0].set(ylabel="parameters (log)", yscale="log", ylim=(1, 8 * table["parameters"].max()))
     axes[1, 0].set_yticks([1, 1e2, 1e4, 1e6], ["1", "100", "10k", "1M"])
-    axes[1, 0].yaxis.set_minor_locator(NullLocator())
+    axes[1, 0].minorticks_off()
     below = {"transform": axes[1, 0].get_xaxis_transform(), "ha": "center", "va": "top"}
     for place, (layer, maps) in enumerate(zip(table["layer"], table["maps"], strict=True)):
         text = f"{layer} ({maps})"  # no tick label: that would take twice as long
         axes[1, 0].text(place, -0.04, text, rotation=90, fontsize=7, **below)
     axes[1, 0].set(xlim=(-0.6, len(table) - 0.4), xticks=[])
     axes[1, 0].text(len(table) / 2, -0.86, "layer (number of maps, or of outputs)", **below)
-    names = zip(("U-Net", "classification branch"), parts.values(), strict=True)
-    handles = patches({name: {"facecolor": color, "edgecolor": "none"} for name, color in names})
+    names = {"U-Net": "U-Net", "classification branch": "branch"}
+    handles = patches({name: {"facecolor": parts[part], "edgecolor": "none"} for name, part in names.items()})
     axes[0, 0].legend(handles=handles, fontsize=8, loc="upper right")
-    sums = table.groupby("part")["parameters"].sum()
-    side = {layer: f"{n}x{n}" for layer, n in zip(table["layer"], table["side"], strict=True)}
-    words = (
-        f"Input {side['input']} pixels, padding {padding!r}, depth {depth}, width {width}: output {side['decoder 0']}, "
-        f"bottom {side['bottom']}. Parameters: U-Net {sums['U-Net']:,}, one branch {sums['branch']:,}."
-    )
+    sums, side = table.groupby("part")["parameters"].sum(), table.set_index("layer")["side"]
+    output, bottom = (f"{side[layer]}x{side[layer]}" for layer in ("decoder 0", "bottom"))
+    words = f"Input {side['input']}x{side['input']} pixels, padding {padding!r}, depth {depth}, width {width}: output "
+    words += f"{output}, bottom {bottom}. Parameters: U-Net {sums['U-Net']:,}, one branch {sums['branch']:,}."
     return described(figure, words)
 
 
 def _short(value: int) -> str:
     for unit, name in ((1_000_000, "M"), (1000, "k")):
         if value >= unit:
-            return f"{value / unit:.1f}{name}" if value < 10 * unit else f"{value / unit:.0f}{name}"
+            return f"{value / unit:.{int(value < 10 * unit)}f}{name}"
     return str(value)
 
 

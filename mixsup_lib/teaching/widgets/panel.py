@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from mixsup_lib.experiments.style import alt_text, as_png, html_caption
-from mixsup_lib.files import MixsupError, SettingError, nearest
+from mixsup_lib.files import MixsupError
 
 if TYPE_CHECKING:
     from ipywidgets import ValueWidget, VBox
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def panel(draw: Callable[..., Figure], controls: Mapping[str, ValueWidget]) -> VBox:
-    """Controls in a row above the figure `draw(**values)`, redrawn whenever one of them changes.
+    """Controls in a row above the figure `draw(**values)` and its words, redrawn whenever one of them changes.
 
     `controls`: name of an argument of `draw` -> widget, which carries its own description. `draw` returns a described
     figure (`style.described`); a MixsupError that it raises is shown as its sentence.
@@ -27,7 +27,10 @@ def panel(draw: Callable[..., Figure], controls: Mapping[str, ValueWidget]) -> V
 
     def redraw(_: object = None) -> None:
         try:
-            picture.value = as_html(draw(**{name: control.value for name, control in controls.items()}))
+            figure = draw(**{name: control.value for name, control in controls.items()})
+            source = base64.b64encode(as_png(figure, dpi=80, quick=True)).decode("ascii")
+            image = f'<img src="data:image/png;base64,{source}" alt="{html.escape(alt_text(figure))}"'
+            picture.value = f'{image} style="max-width: 100%">{html_caption(figure)}'
         except MixsupError as error:
             picture.value = f'<p role="alert">{html.escape(str(error))}</p>'
 
@@ -37,19 +40,3 @@ def panel(draw: Callable[..., Figure], controls: Mapping[str, ValueWidget]) -> V
     redraw()
     row = widgets.HBox(list(controls.values()), layout=widgets.Layout(flex_flow="row wrap"))
     return widgets.VBox([row, picture])
-
-
-def as_html(figure: Figure) -> str:
-    """The figure as an image with alternative text, and the same text as caption below for everyone."""
-    image = base64.b64encode(as_png(figure, dpi=80, quick=True)).decode("ascii")
-    source = f'src="data:image/png;base64,{image}"'
-    return (
-        f'<img {source} alt="{html.escape(alt_text(figure))}" style="max-width: 100%">{html_caption(figure)}'
-    )
-
-
-def known(name: str, names: Collection[str], what: str) -> str:
-    """The name, if it is one of `names`; a SettingError with the nearest of them otherwise."""
-    if name not in names:
-        raise SettingError(f"unknown {what} {name!r}; known are {', '.join(names)}.{nearest(name, names)}")
-    return name

@@ -18,26 +18,23 @@ from mixsup_lib.experiments.runs import collect, read_examples, read_history
 from mixsup_lib.experiments.style import COLORS, MARKERS, described, new_figure, styled
 from mixsup_lib.experiments.tables import region_name
 from mixsup_lib.files import DataError
-from mixsup_lib.teaching.widgets.panel import known, panel
+from mixsup_lib.teaching.widgets.panel import panel
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
     from matplotlib.figure import Figure
 
-VIEWS = ("learning curves", "patients", "slices")
 SMOOTH = 5
 """Rows of a recorded history in each mean of a curve; recorded runs keep one row for five iterations."""
 
-_PARTNERS = ("cohort", "preset", "task", "n_fa", "n_wa", "fold", "seed")
+_PARTNERS = ["cohort", "preset", "task", "n_fa", "n_wa", "fold", "seed"]
 
 
 class Runs:
     """The finished runs below one folder, or several; what a run recorded is read once.
 
-    Attributes:
-        table: what `runs.collect` returns; `runs`: one row of it for each run.
-        folders: name of a run, for example "5 FA, fold 1, mixed, seed 0" -> its folder.
-        regions: regions that were scored.
+    table: what `runs.collect` returns; runs: one row of it for each run; folders: name of a run, for example "5 FA,
+    fold 1, mixed, seed 0" -> its folder; regions: regions that were scored.
     """
 
     def __init__(self, folders: str | Path | Iterable[str | Path]) -> None:
@@ -45,17 +42,13 @@ class Runs:
         self.table = collect(folders)
         self.regions = tuple(dict.fromkeys(self.table["region"]))
         self.runs = self.table.drop_duplicates("folder").sort_values([*_PARTNERS, "supervision"])
-        names = [
-            f"{row.n_fa} FA, fold {row.fold}, {row.supervision}, seed {row.seed}"
-            for row in self.runs.itertuples()
-        ]
+        form = "{n_fa} FA, fold {fold}, {supervision}, seed {seed}"
+        names = [form.format(**run) for run in self.runs.to_dict("records")]
         if len(set(names)) < len(names):
-            further = [name for name in (*_PARTNERS[:3], "n_wa") if self.runs[name].nunique() > 1]
-            if self.runs.groupby([*_PARTNERS, "supervision"])["settings_hash"].nunique().max() > 1:
-                further.append("settings_hash")
-            values = self.runs[further].astype(str).itertuples(index=False)
-            names = [", ".join([name, *more]) for name, more in zip(names, values, strict=True)]
-        self.folders = dict(zip(names, self.runs["folder"], strict=True))
+            further = self.runs[["preset", "task", "n_wa", "settings_hash", "cohort"]].astype(str)
+            names = [", ".join([name, *more]) for name, more in zip(names, further.to_numpy(), strict=True)]
+        self.runs.index = names
+        self.folders = self.runs["folder"].to_dict()
         self.history = functools.cache(lambda name: read_history(self.folders[name]))
         self.examples = functools.cache(lambda name: read_examples(self.folders[name]))
 
@@ -66,49 +59,38 @@ class Runs:
 
     def arm(self, name: str) -> str:
         """Supervision of the run."""
-        return self._row(name)["supervision"]
+        return self.runs.at[name, "supervision"]
 
     def partner(self, name: str) -> str:
         """A run of the same fold and seed under the other supervision, or the run itself where there is none."""
-        here = self._row(name)
-        for other in self.folders:
-            there = self._row(other)
-            other_arm = here["supervision"] != there["supervision"]
-            if other_arm and all(here[key] == there[key] for key in _PARTNERS):
-                return other
-        return name
-
-    def _row(self, name: str) -> pd.Series:
-        return self.runs[self.runs["folder"] == self.folders[name]].iloc[0]
+        here = self.runs.loc[name]
+        alike = (self.runs[_PARTNERS] == here[_PARTNERS]).all(axis=1)
+        return next(iter(self.runs.index[alike & (self.runs["supervision"] != here["supervision"])]), name)
 
 
 def draw_runs(runs: Runs, *, first: str, second: str, view: str = "patients", region: str = "") -> Figure:
     """Two runs (names in `runs.folders`) in one of `VIEWS`; `region` "": the first one scored.
 
-    Raises SettingError for an unknown name, DataError where the two runs cannot be compared.
+    Raises DataError where the two runs cannot be compared.
     """
-    known(first, runs.folders, "run")
-    known(second, runs.folders, "run")
-    region = known(region or runs.regions[0], runs.regions, "region")
-    draw = dict(zip(VIEWS, (_curves, _patients, _slices), strict=True))[known(view, VIEWS, "view")]
-    return draw(runs, first, second, region)
+    return VIEWS[view](runs, first, second, region or runs.regions[0])
 
 
 def run_explorer(runs: Runs) -> VBox:
     """`draw_runs` with controls: two runs, what to look at, and the region where several were scored."""
     import ipywidgets as widgets
 
-    names = list(runs.folders)
-    wide = {"layout": widgets.Layout(width="26em")}
+    names, choose = list(runs.folders), widgets.Dropdown
+    wide = {"options": names, "layout": widgets.Layout(width="26em")}
     first = next((name for name in names if runs.arm(name) == "standard"), names[0])
     controls = {
-        "first": widgets.Dropdown(options=names, value=first, description="run", **wide),
-        "second": widgets.Dropdown(options=names, value=runs.partner(first), description="against", **wide),
-        "view": widgets.ToggleButtons(options=VIEWS, value="patients", description="show"),
+        "first": choose(value=first, description="run", **wide),
+        "second": choose(value=runs.partner(first), description="against", **wide),
+        "view": widgets.ToggleButtons(options=list(VIEWS), value="patients", description="show"),
     }
     if len(runs.regions) > 1:
         options = [(region_name(region), region) for region in runs.regions]
-        controls["region"] = widgets.Dropdown(options=options, description="region")
+        controls["region"] = choose(options=options, description="region")
     return panel(functools.partial(draw_runs, runs), controls)
 
 
@@ -117,7 +99,7 @@ def _curves(runs: Runs, first: str, second: str, region: str) -> Figure:
     """Losses against the iteration; the first run thin and solid, the second dashed."""
     from matplotlib.ticker import LogLocator, NullLocator
 
-    figure, axes = new_figure(1, 2, width=4.2, height=3.4, places=_places(bottom=0.27))
+    figure, axes = new_figure(1, 2, width=4.2, height=3.4, places=_places(0.27))
     words = []
     for name, style in zip((first, second), ({"ls": "-", "lw": 1.1}, {"ls": "--", "lw": 1.7}), strict=True):
         history, style = runs.history(name), style | {"color": COLORS[runs.arm(name)], "label": name}
@@ -144,15 +126,15 @@ def _patients(runs: Runs, first: str, second: str, region: str) -> Figure:
             f"{first} and {second} tested no patient in common, so there is no difference within a patient; "
             "choose two runs of one fold."
         )
-    figure, axes = new_figure(1, 2, width=4.2, height=3.8, places=_places(bottom=0.24))
+    figure, axes = new_figure(1, 2, width=4.2, height=3.8, places=_places(0.24))
     x = np.arange(len(dice))
     axes[0, 0].vlines(x, dice["first"], dice["second"], color=COLORS["patients"], lw=1)
     for name, column in ((first, "first"), (second, "second")):
         color = COLORS[runs.arm(name)]
         style = {"marker": MARKERS[runs.arm(name)], "s": 26, "zorder": 3, "edgecolors": color, "label": name}
         axes[0, 0].scatter(x, dice[column], facecolors="none" if column == "first" else color, **style)
-    axes[0, 0].set(xlabel="patients, by Dice of the first run", ylim=(-3, 103))
-    axes[0, 0].set_ylabel(f"Dice, {region_name(region)} (%)")
+    axes[0, 0].set(xlabel="patients, by Dice of the first run", ylabel=f"Dice, {region_name(region)} (%)")
+    axes[0, 0].set_ylim(-3, 103)
     axes[0, 0].legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.17), ncols=2)
     gains = np.sort(dice["second"] - dice["first"])
     axes[0, 1].bar(x, gains, color=COLORS["patients"], edgecolor="black", linewidth=0.5)
@@ -167,11 +149,13 @@ def _patients(runs: Runs, first: str, second: str, region: str) -> Figure:
 
 def _slices(runs: Runs, first: str, second: str, region: str) -> Figure:
     """The slices that each run kept of its best, its median and its worst test patient."""
-    names = dict.fromkeys((first, second))
-    dice = {(name, who): score for name in names for who, score in runs.patients(name, region).items()}
-    examples = {name: runs.examples(name) for name in names}
-    return example_panel(examples, dice, arms={name: runs.arm(name) for name in names})
+    examples = {name: runs.examples(name) for name in (first, second)}
+    dice = {(name, who): score for name in examples for who, score in runs.patients(name, region).items()}
+    return example_panel(examples, dice, arms={name: runs.arm(name) for name in examples})
 
 
-def _places(*, bottom: float) -> list[tuple[float, float, float, float]]:
+def _places(bottom: float) -> list[tuple[float, float, float, float]]:
     return [(left, bottom, 0.39, 0.9 - bottom) for left in (0.09, 0.59)]
+
+
+VIEWS = {"learning curves": _curves, "patients": _patients, "slices": _slices}

@@ -14,17 +14,16 @@ import numpy as np
 from mixsup_lib.cohort import Case
 from mixsup_lib.evaluation import dice, region_mask, task_regions
 from mixsup_lib.experiments.pictures import DASHED, contour_slice
-from mixsup_lib.experiments.style import COLORS, ON_IMAGE, described, new_figure, styled
+from mixsup_lib.experiments.style import COLORS, described, new_figure, styled
 from mixsup_lib.experiments.tables import region_name
-from mixsup_lib.files import DataError, SettingError
+from mixsup_lib.files import SettingError
 from mixsup_lib.paper import INTENSITY_CONSTANT
 from mixsup_lib.slices import foreground_mask
 from mixsup_lib.teaching.figures.panels import head_box
-from mixsup_lib.teaching.widgets.panel import known, panel
+from mixsup_lib.teaching.widgets.panel import panel
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 NONE = "none"
@@ -35,11 +34,9 @@ WINDOW = (0, 200)
 class Scans:
     """Patients to look at, and the predictions for them; what takes a whole volume is computed once and kept.
 
-    Attributes:
-        cases: patient -> `Case`; `labels` None: no mask, as of a weakly annotated patient.
-        predictions: name ("standard", "mixed") -> patient -> label volume (X, Y, Z) on the case's own grid, as
-            `evaluation.label_volume` returns it. A patient may be missing.
-        regions: what can be outlined: the task's own region, or all three for "multiclass".
+    cases: patient -> `Case`, without `labels` if it is weakly annotated; predictions: arm ("standard", "mixed") ->
+    patient -> label volume (X, Y, Z) on the case's own grid, as `evaluation.label_volume` returns it, a patient may be
+    missing; regions: what can be outlined: the task's own region, or all three for "multiclass".
     """
 
     def __init__(
@@ -49,19 +46,8 @@ class Scans:
         *,
         task: str = "multiclass",
     ) -> None:
-        """Raises DataError without a patient or for a prediction on another grid, SettingError for an unknown name."""
         self.cases, self.predictions = dict(cases), dict(predictions or {})
         self.task, self.regions = task, task_regions(task)
-        if not self.cases:
-            raise DataError("there is no patient to look at; give at least one case.")
-        for name, volumes in self.predictions.items():
-            known(name, ON_IMAGE, "prediction")
-            for patient, volume in volumes.items():
-                expected = self.cases[patient].images.shape[1:] if patient in self.cases else volume.shape
-                if volume.shape != expected:
-                    raise DataError(
-                        f"{patient}: the prediction has shape {volume.shape}, the scan {expected}."
-                    )
         self.grey_scale = functools.cache(self._grey_scale)
         self.mask = functools.cache(self._mask)
         self.box = functools.cache(self._box)
@@ -91,13 +77,11 @@ class Scans:
 
     def _mask(self, patient: str, region: str, source: str) -> np.ndarray | None:
         """(X, Y, Z) bool of the region in the ground truth (source "truth") or a prediction; None if there is none."""
-        if source == "truth":
-            labels = self.cases[patient].labels
-            return None if labels is None else region_mask(labels, region)
-        labels = self.predictions[source].get(patient)
+        truth = source == "truth"
+        labels = self.cases[patient].labels if truth else self.predictions[source].get(patient)
         if labels is None:
             return None
-        return region_mask(labels, region) if self.task == "multiclass" else labels != 0
+        return region_mask(labels, region) if truth or self.task == "multiclass" else labels != 0
 
 
 @styled
@@ -113,47 +97,62 @@ def draw_slice(
 ) -> Figure:
     """One axial slice with outlines, and beside it how much of the region each slice of the scan holds.
 
-    Args:
-        z: slice, from 0 at the neck.
-        region: whose outline is drawn, of `scans.regions`, or "none".
-        prediction: which prediction is outlined too, of `scans.predictions`, or "none".
-        window: grey values shown black and white, in percent of the median of the head.
+    z: slice, from 0 at the neck; region: of `scans.regions`, or "none"; prediction: which one is outlined too, of
+    `scans.predictions`, or "none"; window: grey values shown black and white, in percent of the median of the head.
 
-    Raises SettingError for an unknown name, a slice outside the scan and an empty window.
+    Raises SettingError for a slice outside the scan and for an empty window.
     """
-    case = scans.cases[known(patient, scans.cases, "patient")]
-    known(sequence, case.sequences, "sequence")
-    known(region, (*scans.regions, NONE), "region")
-    known(prediction, (*scans.predictions, NONE), "prediction")
-    last = scans.n_slices(patient) - 1
+    case, last = scans.cases[patient], scans.n_slices(patient) - 1
     if not 0 <= z <= last:
         raise SettingError(f"{patient} has the slices 0 to {last}, but {z} is asked for.")
     if window[0] >= window[1]:
-        raise SettingError(
-            f"the window {window[0]} to {window[1]} is empty; its end must lie above its start."
-        )
-    outlines = {} if region == NONE else {"truth": scans.mask(patient, region, "truth")}
-    if region != NONE and prediction != NONE:
-        outlines[prediction] = scans.mask(patient, region, prediction)
-    found = {name: mask for name, mask in outlines.items() if mask is not None}
+        raise SettingError(f"the window {window[0]} to {window[1]} is empty; its end must be the larger.")
+    sources = () if region == NONE else ("truth",) if prediction == NONE else ("truth", prediction)
+    asked = {name: scans.mask(patient, region, name) for name in sources}
+    found = {name: mask for name, mask in asked.items() if mask is not None}
     place = (*scans.box(patient), z)
-    image = case.images[case.sequences.index(sequence)][place].T  # (H, W)
+    image = case.images[case.sequences.index(sequence)][place].T * scans.grey_scale(patient, sequence)  # (H, W)
     shown = {name: mask[place].T for name, mask in found.items()}  # (H, W) each
     places = [(left, 0.12, width, 0.75) for left, width in ((0.01, 0.46), (0.56, 0.42))]
     figure, axes = new_figure(1, 2, width=3.9, height=4.2, places=places)
     picture, profile = axes[0]
     arm = {} if prediction == NONE else {"supervision": prediction}
-    scaled = image * scans.grey_scale(patient, sequence)
-    contour_slice(picture, scaled, shown.get("truth"), shown.get(prediction), **arm)
+    contour_slice(picture, image, shown.get("truth"), shown.get(prediction), **arm)
     picture.images[0].set_clim(*window)
-    style = {"transform": picture.transAxes, "ha": "center", "color": "white", "weight": "bold"}
-    picture.text(0.03, 0.5, "R", **style)
-    picture.text(0.97, 0.5, "L", **style)
+    for x, side in ((0.03, "R"), (0.97, "L")):
+        picture.text(x, 0.5, side, transform=picture.transAxes, ha="center", color="white", weight="bold")
     picture.set_title(f"{patient}\n{sequence}, slice {z}")
-    _profile(profile, case, z, region, found)
+    size, unit = 1, "pixels"
+    if case.voxel_size_mm is not None:
+        size, unit = case.voxel_size_mm[0] * case.voxel_size_mm[1] / 100, "cm²"
+    areas = {name: np.count_nonzero(mask, axis=(0, 1)) * size for name, mask in found.items()}  # (Z,) each
+    for name, area in areas.items():
+        if name == "truth":
+            style = {"color": COLORS["truth"], "ec": "black", "label": "ground truth"}
+            profile.fill_between(range(last + 1), area, **style)
+        else:
+            profile.plot(area, label=f"prediction, {name}", color=COLORS[name], ls=DASHED, lw=1.8)
+    profile.axvline(z, color="black", lw=1, label="slice shown")
+    profile.set(xlim=(-0.5, last + 0.5), xlabel="slice z (0 is the lowest)")
+    if areas:
+        profile.set(ylim=(0, None), ylabel=f"{region_name(region)} in the slice ({unit})")
+        profile.legend(loc="upper left", fontsize=8, frameon=True, edgecolor="none", framealpha=0.9)
+    else:
+        text = "no outline chosen" if region == NONE else "no mask:\nweakly annotated"
+        profile.set(ylim=(0, 1), yticks=[])
+        profile.text(0.03, 0.97, text, transform=profile.transAxes, va="top")
+    parts = []
+    for name in asked:
+        what = "ground truth" if name == "truth" else f"prediction, {name} supervision"
+        if name in shown:
+            parts.append(f"{what} {areas[name][z]:.3g} {unit}")
+        else:
+            parts.append("no mask (weakly annotated)" if name == "truth" else f"no {what}")
+    if len(shown) == 2 and shown["truth"].any():
+        parts.append(f"Dice in this slice {dice(shown[prediction], shown['truth']):.0f} %")
+    findings = f"{region_name(region).capitalize()} in this slice: {', '.join(parts)}."
     words = f"{patient}, {sequence}, slice {z} of 0 to {last}, grey values {window[0]:g} to {window[1]:g} % of the "
-    words += f"median. {_findings(case, region, outlines, shown)}"
-    return described(figure, words)
+    return described(figure, f"{words}median. {findings if asked else 'No outline.'}")
 
 
 def slice_explorer(scans: Scans) -> VBox:
@@ -163,20 +162,18 @@ def slice_explorer(scans: Scans) -> VBox:
     """
     import ipywidgets as widgets
 
-    first = next(iter(scans.cases))
-    sequences = list(scans.cases[first].sequences)
+    first, choose = next(iter(scans.cases)), widgets.Dropdown
     slider = widgets.IntSlider(scans.fullest_slice(first), 0, scans.n_slices(first) - 1, description="slice")
-    choose, regions = widgets.Dropdown, [(region_name(name), name) for name in (*scans.regions, NONE)]
+    regions = [(region_name(name), name) for name in (*scans.regions, NONE)]
     controls = {
-        "patient": choose(options=list(scans.cases), value=first, description="patient"),
-        "sequence": choose(options=sequences, value=sequences[0], description="sequence"),
+        "patient": choose(options=list(scans.cases), description="patient"),
+        "sequence": choose(options=list(scans.cases[first].sequences), description="sequence"),
         "z": slider,
         "region": choose(options=regions, description="outline"),
         "window": widgets.IntRangeSlider(value=WINDOW, min=0, max=500, step=10, description="window (%)"),
     }
     if scans.predictions:
-        names = [*scans.predictions, NONE]
-        controls["prediction"] = choose(options=names, value=names[0], description="prediction")
+        controls["prediction"] = choose(options=[*scans.predictions, NONE], description="prediction")
 
     def fit_slider(change: dict) -> None:
         with slider.hold_trait_notifications():
@@ -185,47 +182,3 @@ def slice_explorer(scans: Scans) -> VBox:
 
     controls["patient"].observe(fit_slider, names="value")
     return panel(functools.partial(draw_slice, scans), controls)
-
-
-def _profile(axis: Axes, case: Case, z: int, region: str, masks: Mapping[str, np.ndarray]) -> None:
-    """Area of each mask in every slice; the slice shown is marked."""
-    size, unit = _pixel(case)
-    for name, mask in masks.items():
-        area = np.count_nonzero(mask, axis=(0, 1)) * size  # (Z,)
-        if name == "truth":
-            axis.fill_between(range(len(area)), area, color=COLORS["truth"], ec="black", label="ground truth")
-        else:
-            style = {"color": COLORS[name], "ls": DASHED, "lw": 1.8}
-            axis.plot(area, label=f"prediction, {name}", **style)
-    axis.axvline(z, color="black", lw=1, label="slice shown")
-    axis.set(xlim=(-0.5, case.images.shape[3] - 0.5), xlabel="slice z (0 is the lowest)")
-    axis.set(ylim=(0, None if masks else 1), ylabel=f"{region_name(region)} in the slice ({unit})")
-    if masks:
-        axis.legend(loc="upper left", fontsize=8, frameon=True, edgecolor="none", framealpha=0.9)
-    else:
-        text = "no outline chosen" if region == NONE else "no mask:\nweakly annotated"
-        axis.set(ylabel="", yticks=[])
-        axis.text(0.03, 0.97, text, transform=axis.transAxes, va="top")
-
-
-def _findings(case: Case, region: str, asked: Mapping[str, object], shown: Mapping[str, np.ndarray]) -> str:
-    if region == NONE:
-        return "No outline."
-    size, unit = _pixel(case)
-    parts = []
-    for name in asked:
-        what = "ground truth" if name == "truth" else f"prediction, {name} supervision"
-        if name in shown:
-            parts.append(f"{what} {np.count_nonzero(shown[name]) * size:.3g} {unit}")
-        else:
-            parts.append("no mask (weakly annotated)" if name == "truth" else f"no {what}")
-        if name != "truth" and {"truth", name} <= set(shown) and shown["truth"].any():
-            parts.append(f"Dice in this slice {dice(shown[name], shown['truth']):.0f} %")
-    return f"{region_name(region).capitalize()} in this slice: {', '.join(parts)}."
-
-
-def _pixel(case: Case) -> tuple[float, str]:
-    """Size of a pixel and its unit."""
-    if case.voxel_size_mm is None:
-        return 1, "pixels"
-    return case.voxel_size_mm[0] * case.voxel_size_mm[1] / 100, "cm²"
