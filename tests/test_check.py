@@ -65,11 +65,15 @@ def test_a_sound_cohort_has_no_problem_and_a_patient_needs_a_mask_or_slice_label
     table = check_cohort(tmp_path)
     assert table["severity"].tolist() == ["warning", "note"]
     assert table["patient"][0] == other.id and "has no row for this patient" in table["problem"][0]
+    for mask in other.mask_files:
+        mask.unlink()
+    (tmp_path / FILE_NAME).write_text(f"{HEADER}{patient.id},whole_tumor,3,4\n{other.id},none,,\n")
+    assert only_problem(tmp_path)["severity"] == "note" and command_line(["check-data", str(tmp_path)]) == 0
     (tmp_path / FILE_NAME).write_text(f"{HEADER}{patient.id},whole_tumor,3,12\n")
     assert "whole_tumor has slices 3 to 12, but the volume has 0 to 11" in check_cohort(tmp_path)["problem"][0]
 
 
-def test_a_folder_with_ten_different_faults_names_all_ten(tmp_path, capsys):
+def test_every_fault_of_a_folder_is_named_two_of_one_patient_too(tmp_path, capsys):
     write_cohort(tmp_path, "brats2018", patients=12)
     expected = {}
 
@@ -79,6 +83,7 @@ def test_a_folder_with_ten_different_faults_names_all_ten(tmp_path, capsys):
         return path
 
     expect(0, "t2", "sequence T2 is missing").unlink()
+    set_voxel(expect(0, "seg", "unknown label value 9"), 9)
     path = expect(1, "t1", "is cut off before its end")
     path.write_bytes(path.read_bytes()[:-100])
     change(expect(2, "t1ce", "sequence T1c has shape 16x16x11"), lambda array: array[:, :, :-1])
@@ -258,7 +263,3 @@ def test_an_exported_volume_carries_nothing_of_the_files_it_came_from(scan, tmp_
     assert not any(word in content for word in (b"Doe", b"Jane", b"clinic"))
     if name.endswith(".gz"):
         assert stored[3] == 0 and stored[4:8] == bytes(4)  # neither a name nor a time of packing
-
-
-def test_a_phantom_has_nothing_to_tell(phantom):
-    assert warnings_of(phantom) == []

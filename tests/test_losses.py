@@ -13,8 +13,6 @@ from mixsup_lib.optim import NormalizedSGD
 from mixsup_lib.paper import TARGET_WEIGHTS
 
 BINARY, MULTICLASS = TARGET_WEIGHTS["binary"], TARGET_WEIGHTS["multiclass"]
-
-
 binary_and_multiclass = pytest.mark.parametrize("targets", [BINARY, MULTICLASS], ids=["binary", "multiclass"])
 
 
@@ -177,7 +175,7 @@ def move(network, direction, step):
 
 
 @binary_and_multiclass
-def test_the_gradient_of_the_whole_network_equals_finite_differences(targets):
+def test_the_gradient_of_the_whole_network_equals_finite_differences_and_a_step_follows_it(targets):
     network, loss = small_network(targets)
     gradients = torch.autograd.grad(loss(), list(network.parameters()))
     for seed in range(3):
@@ -190,11 +188,7 @@ def test_the_gradient_of_the_whole_network_equals_finite_differences(targets):
             values.append(float(loss().detach()))
         move(network, direction, step)
         assert (values[0] - values[1]) / (2 * step) == pytest.approx(expected, rel=1e-4, abs=1e-6)
-
-
-def test_a_normalised_step_lowers_the_loss_by_its_length_times_the_norm_of_the_gradient():
-    network, loss = small_network(BINARY)
-    before, rate = loss(), 1e-6
+    before, rate = loss(), 1e-6  # a normalised step lowers the loss by its length times the norm of the gradient
     before.backward()
     norm = float(torch.nn.utils.get_total_norm([p.grad for p in network.parameters()]))
     NormalizedSGD(network.parameters(), lr=rate).step()

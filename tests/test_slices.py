@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import contextmanager
-from types import SimpleNamespace
-from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -14,11 +11,9 @@ import pandas as pd
 import pytest
 
 from mixsup_lib import slices as module
-from mixsup_lib.cohort import Cohort
 from mixsup_lib.datasets import find_cohort
 from mixsup_lib.datasets.slice_labels import read_slice_labels
 from mixsup_lib.files import DataError
-from mixsup_lib.sampling import BatchSampler, TrainingSlices
 from mixsup_lib.slices import (
     SliceFrame,
     SliceStore,
@@ -210,49 +205,16 @@ def test_rows_of_the_store_are_the_slices_of_its_patients(store):
         store[np.array([len(store)])]
 
 
-@contextmanager
-def open_files_limited_to(count: int):
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (count, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-
-class Made(NamedTuple):
-    """A patient without files; every one of its five slices is filled with its number."""
-
-    id: str
-    image_files: tuple = ()
-    mask_files: tuple = ()
-
-    def read_images(self, joined):
-        return SimpleNamespace(patient=self.id, voxel_size_mm=None)
-
-
-def test_a_store_of_1000_patients_needs_few_open_files(tmp_path, monkeypatch):
+def test_a_store_of_many_patients_needs_few_open_files(store, monkeypatch):
     """macOS allows a process 256 of them."""
-    frame = SliceFrame((8, 8), (8, 8), (0, 0), (8, 8))
-    monkeypatch.setattr(
-        module, "patient_slices", lambda case, *rest: (np.full((5, 4, 8, 8), int(case.patient), np.float16), frame)
-    )
-    monkeypatch.setattr("os.fsync", lambda file: None)  # it takes most of the time
-    patients = tuple(Made(f"{number:04d}") for number in range(1000))
-    cohort = Cohort(tmp_path, "made up", ("FLAIR",) * 4, ("whole_tumor",), patients, has_empty_ends=True)
-    with open_files_limited_to(256):
-        store = prepare(cohort, tmp_path / "store", progress=False)
-        presence = (store.table["z"].to_numpy()[5 * 500 :, None] > 2).astype(np.uint8)
-        labels = np.zeros((5 * 500, 8, 8), np.uint8)
-        labels[::3, 2:4, 2:4] = 1
-        data = TrainingSlices.from_arrays(store, np.arange(len(store)) < 5 * 500, labels, presence)
-        sampler = BatchSampler(data, k=4, m=2, n=4, flip_fraction=0.3, seed=0)
-        for _ in range(200):
-            batch = sampler.draw()
-            assert (batch.images == (batch.rows // 5)[:, None, None, None]).all()
-        assert np.array_equal(store[:][:, 0, 0, 0], np.repeat(np.arange(1000), 5))
-        store.verify([patient.id for patient in patients])
+    assert module.OPEN_FILES < 200
+    opened, real = [], module._open_slices
+    monkeypatch.setattr(module, "OPEN_FILES", 3)
+    monkeypatch.setattr(module, "_open_slices", lambda *where: opened.append(where[-1]) or real(*where))
+    few, ids = SliceStore(store.folder, store.cohort), [patient.id for patient in store.cohort.patients]
+    assert np.array_equal(few[:], store[:])
+    assert all(np.array_equal(few.slices(ids[i]), store.slices(ids[i])) for i in (-1, 0))
+    assert opened == [*ids, ids[0]]  # the last is still open, the first has been closed
 
 
 def test_preparing_in_parallel_gives_the_same_and_writes_nothing_into_the_cohort(phantom, store, tmp_path):

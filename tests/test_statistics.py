@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
 from mixsup_lib.config import make_config
 from mixsup_lib.experiments.statistics import (
@@ -68,15 +67,6 @@ def test_the_bootstrap_equals_its_written_out_loop_and_is_reproducible():
     assert (fast != bootstrap_over_folds(values, folds, seed=1)).any()
 
 
-def test_the_bootstrap_of_one_fold_equals_scipys():
-    values = np.random.default_rng(0).normal(3, 10, 57)
-    ours = paired_difference(pairs_of(1, values))
-    theirs = stats.bootstrap(
-        (values,), np.mean, method="percentile", rng=np.random.default_rng(1), n_resamples=10_000
-    ).confidence_interval
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.15)
-
-
 def test_folds_are_resampled_before_patients_and_weigh_the_same():
     """Patients that agree within folds, folds that disagree: patients alone would show no spread."""
     found = paired_difference(pairs_of(np.repeat([1, 2, 3, 4, 5], 50), np.repeat([0.0, 2, 4, 6, 8], 50)))
@@ -109,14 +99,8 @@ def test_the_interval_covers_the_truth_as_often_as_the_docstring_says():
 # How many masks weak scans are worth
 
 STANDARD = {f"{n} FA": make_config(cohort="any", supervision="standard", n_fa=n) for n in (5, 10, 40)}
-
-
 MIXED = {f"5 FA + {n} WA": make_config(cohort="any", supervision="mixed", n_fa=5, n_wa=n) for n in (20, 91)}
-
-
 CONFIGS = STANDARD | MIXED
-
-
 MEANS = {"5 FA": 60.0, "10 FA": 70.0, "40 FA": 80.0, "5 FA + 20 WA": 65.0, "5 FA + 91 WA": 81.0}
 
 

@@ -17,7 +17,7 @@ from mixsup_lib.experiments import statistics, tables
 from mixsup_lib.experiments.experiment import read_experiment
 from mixsup_lib.experiments.pictures import variant_ladder
 from mixsup_lib.experiments.runs import collect, read_examples, read_history, read_recorded
-from mixsup_lib.experiments.statistics import holm, paired_difference
+from mixsup_lib.experiments.statistics import holm
 from mixsup_lib.experiments.style import alt_text
 from mixsup_lib.experiments.tables import dice_by_variant, paper_tables, variant_table
 from mixsup_lib.files import DataError, SettingError
@@ -98,13 +98,6 @@ def test_collect_has_a_row_per_run_patient_and_region(runs):
     assert collect(next(runs.rglob("fold5")))["patient"].tolist() == ["001", "NA"]  # IDs stay text
 
 
-@pytest.mark.parametrize("name", ["metrics.json", "per_patient.csv"])
-def test_an_incomplete_run_folder_is_refused_and_the_file_named(runs, name):
-    next(runs.rglob(name)).unlink()
-    with pytest.raises(DataError, match=rf"{name}: (not the record|cannot be read).*No such file"):
-        collect(runs)
-
-
 def test_a_folder_without_runs_says_make_run_first_and_an_empty_run_is_refused(tmp_path):
     folder = tmp_path / "runs"
     for _ in range(2):
@@ -154,23 +147,6 @@ def test_a_recorded_table_is_read_back_as_the_runs_were(runs, tmp_path):
     frame.drop(columns=["folder", "commit"]).to_csv(path, index=False)
     with pytest.raises(DataError, match=r"recorded.csv: column 'commit' is missing"):
         read_recorded(path)
-
-
-def test_histories_and_examples_are_read_and_a_damaged_file_is_one_sentence(tmp_path):
-    with pytest.raises(DataError, match=r"history.csv: cannot be read as a table"):
-        read_history(tmp_path)
-    history = pd.DataFrame(np.ones((3, 4)), columns=["iteration", "loss", "segmentation_loss", "learning_rate"])
-    history.to_csv(tmp_path / "history.csv", index=False)
-    with pytest.raises(DataError, match="column 'classification_loss' is missing"):
-        read_history(tmp_path)
-    kinds = {"image": "f4", "truth": "u1", "prediction": "u1"}
-    arrays = {name: np.zeros((3, 8, 6), kind) for name, kind in kinds.items()}
-    arrays |= {"patient": np.array(["a", "b", "c"]), "z": np.arange(3)}
-    np.savez(tmp_path / "examples.npz", **arrays)
-    assert read_examples(tmp_path)["patient"].tolist() == ["a", "b", "c"]
-    np.savez(tmp_path / "examples.npz", **(arrays | {"patient": np.array([{}], dtype=object)}))
-    with pytest.raises(DataError, match="examples.npz: cannot be read"):  # a pickle inside is not opened
-        read_examples(tmp_path)
 
 
 def test_select_filters_and_names_what_there_is(runs):
@@ -285,24 +261,18 @@ def test_runs_of_other_settings_data_or_patients_are_not_compared(runs, tmp_path
         compared(tmp_path / "patients")
 
 
-@pytest.mark.parametrize(
-    ("gain", "words"),
-    [
-        (10.0, "mixed supervision is ahead of standard by 10.0"),
-        (-10.0, "is behind standard by 10.0"),
-        (0.0, "cannot tell"),
-    ],
-)
-def test_the_conclusion_follows_from_the_interval(tmp_path, gain, words):
-    rng = np.random.default_rng(0)
-    for fold in range(1, 6):
-        standard = {f"{fold}-{i}": float(x) for i, x in enumerate(rng.uniform(40, 60, 8))}
-        mixed = {patient: x + gain + float(rng.normal(0, 3)) for patient, x in standard.items()}
-        shift = gain - np.mean(list(mixed.values())) + np.mean(list(standard.values()))
-        write_pair(tmp_path, standard, {patient: x + shift for patient, x in mixed.items()}, fold=fold)
-    (text,) = [tables.conclusion(row) for _, row in tables.comparison_table(collect(tmp_path)).iterrows()]
-    assert words in text
-    assert "40 patients, 5 folds" in text
+def test_the_conclusion_follows_from_the_interval(tmp_path):
+    for gain, words in (
+        (10, "mixed supervision is ahead of standard by 10.0"),
+        (-10, "is behind standard by 10.0"),
+        (0, "cannot tell"),
+    ):
+        for fold in range(1, 6):
+            standard = {f"{fold}-{i}": 50.0 + i for i in range(8)}
+            mixed = {patient: dice + gain + 3 * (-1) ** i for i, (patient, dice) in enumerate(standard.items())}
+            write_pair(tmp_path / str(gain), standard, mixed, fold=fold)
+        text = tables.conclusion(compared(tmp_path / str(gain)).iloc[0])
+        assert words in text and "40 patients, 5 folds" in text
 
 
 def test_every_phantom_table_says_what_the_phantom_is():
@@ -346,8 +316,6 @@ CONFIGS = {
     "pass through": make_config(cohort="any", supervision="mixed", a=1.0),
     "mixed": make_config(cohort="any", supervision="mixed"),
 }
-
-
 AGAINST = {"pass through": "standard", "mixed": "pass through"}
 
 
@@ -393,15 +361,6 @@ def test_numbers_of_weak_patients_are_told_apart():
     assert tables.runs_of(frame, mixed)["n_wa"].tolist() == [91]
     ten = make_config(cohort="any", supervision="mixed", n_wa=10)
     assert tables.runs_of(frame, ten)["dice"].tolist() == [40.0]
-
-
-def test_the_interval_of_variants_is_that_of_the_paired_comparison():
-    rng = np.random.default_rng(0)
-    arms = [variant(c, rng.uniform(20, 90, 6), fold=fold) for c in CONFIGS.values() for fold in (1, 2, 3)]
-    dice = dice_by_variant(pd.concat(arms), CONFIGS)
-    change = (dice["mixed"] - dice["pass through"]).rename("difference").reset_index()
-    row, found = variant_table(dice, AGAINST).iloc[2], paired_difference(change)
-    assert (row["difference"], row["low"], row["high"]) == (found.difference, found.low, found.high)
 
 
 def test_variants_that_cannot_be_compared_are_refused():
