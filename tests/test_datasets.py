@@ -232,6 +232,13 @@ def move(path, millimetres=3.0):
     save(path, np.asanyarray(image.dataobj), affine)
 
 
+def no_orientation(path):
+    image = nib.Nifti1Image(np.asanyarray(nib.load(path).dataobj), None)
+    image.header["sform_code"] = 1
+    image.header["srow_x"] = image.header["srow_y"] = image.header["srow_z"] = 0
+    nib.save(image, path)
+
+
 FAULTS = {
     "missing sequence": ("t2", lambda path: path.unlink(), r"_t2\.nii\.gz: sequence T2 is missing"),
     "truncated gzip": ("t1", truncate, r"_t1\.nii\.gz: is cut off before its end"),
@@ -241,6 +248,7 @@ FAULTS = {
     "one axis too many": ("t1", lambda path: change(path, lambda a: np.stack([a, a], -1)), "expected 3 axes"),
     "affine mismatch": ("t2", move, "T2 has an affine that puts it 3 mm away from sequence FLAIR"),
     "the one that differs": ("flair", move, "sequence FLAIR has an affine .* away from sequence T1"),
+    "affine not invertible": ("t2", no_orientation, "affine is not invertible"),
     "NaN": ("flair", put(np.nan), "FLAIR holds 1 voxels that are NaN or infinite"),
     "all-zero volume": ("t1", lambda path: change(path, np.zeros_like), r"T1 is empty \(every voxel is 0\)"),
     "complex values": ("t1", lambda path: change(path, lambda a: a.astype(np.complex64)), "expected plain numbers"),
