@@ -17,11 +17,7 @@ from scipy.ndimage import gaussian_filter
 SHAPE = (16, 16, 12)
 LAYOUTS = ("brats2018", "brats2021", "brats2023", "decathlon", "lgg")
 NAMES = dict(
-    zip(
-        LAYOUTS,
-        ("BraTS 2017/2018", "BraTS 2019-2021", "BraTS 2023+", "Decathlon Task01", "LGG Kaggle"),
-        strict=True,
-    )
+    zip(LAYOUTS, ("BraTS 2017/2018", "BraTS 2019-2021", "BraTS 2023+", "Decathlon Task01", "LGG Kaggle"), strict=True)
 )
 ENDINGS = {
     "brats2018": ("_flair", "_t1", "_t1ce", "_t2", "_seg"),
@@ -83,9 +79,7 @@ def write_cohort(
     folder.mkdir(parents=True, exist_ok=True)
     truths = {patient_id(layout, i): make_truth(1000 * seed + i, shape) for i in range(patients)}
     if layout == "lgg":
-        truths = {
-            name: Truth(truth.images[:3], (truth.labels > 0) * np.uint8(2)) for name, truth in truths.items()
-        }
+        truths = {name: Truth(truth.images[:3], (truth.labels > 0) * np.uint8(2)) for name, truth in truths.items()}
     for index, (name, truth) in enumerate(truths.items()):
         if layout == "lgg":
             _write_lgg(folder / name, truth)
@@ -120,9 +114,7 @@ def write_dataset_json(folder: Path, names: list[str], suffix: str = ".nii.gz", 
         "name": "BRATS",
         "modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"},
         "labels": {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"},
-        "training": [
-            {"image": f"./imagesTr/{name}{suffix}", "label": f"./labelsTr/{name}{suffix}"} for name in names
-        ],
+        "training": [{"image": f"./imagesTr/{name}{suffix}", "label": f"./labelsTr/{name}{suffix}"} for name in names],
         "test": [],
     }
     (folder / "dataset.json").write_text(json.dumps(content | changes), encoding="utf-8")
@@ -139,9 +131,7 @@ def _write_decathlon(folder: Path, name: str, truth: Truth, suffix: str) -> None
     """On disk the axes are RAS, so that a reader has to turn them."""
     affine = np.eye(4)
     save(folder / "imagesTr" / f"{name}{suffix}", np.moveaxis(truth.images, 0, 3)[::-1, ::-1].copy(), affine)
-    save(
-        folder / "labelsTr" / f"{name}{suffix}", ON_DISK["decathlon"][truth.labels][::-1, ::-1].copy(), affine
-    )
+    save(folder / "labelsTr" / f"{name}{suffix}", ON_DISK["decathlon"][truth.labels][::-1, ::-1].copy(), affine)
 
 
 def _write_lgg(folder: Path, truth: Truth) -> None:

@@ -1,18 +1,30 @@
-"""The network of section 3: sizes, counts, alignment of every path, initialisation and the branches."""
+"""The network with its branches, sections 3.1 and 3.2: sizes, counts, layers, and what the other branches compute."""
 
 from __future__ import annotations
 
-import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
+from mixsup_lib.config import make_config
 from mixsup_lib.files import SettingError
-from mixsup_lib.model import DeepSkipBranch, MixedSupervisionUNet
-from mixsup_lib.unet import Geometry, UNet, upsample_exact
+from mixsup_lib.model import (
+    BRANCHES,
+    POOLINGS,
+    DeepBranch,
+    DeepSkipBranch,
+    MixedSupervisionUNet,
+    ShallowBranch,
+    SharedTrunk,
+    image_head,
+    lse_pool,
+    mean_pool,
+)
+from mixsup_lib.training import build_network
+from mixsup_lib.unet import Geometry
 
 PAPER = {
     "in_channels": 4,
@@ -23,16 +35,10 @@ PAPER = {
     "padding": "valid",
     "input_shape": (300, 300),
 }
-SMALL = {
-    **PAPER,
-    "n_branches": 3,
-    "n_maps": 4,
-    "width": 4,
-    "depth": 2,
-    "padding": "same",
-    "input_shape": (48, 48),
-}
+SMALL = {**PAPER, "n_branches": 3, "n_maps": 4, "width": 4, "depth": 2, "padding": "same", "input_shape": (48, 48)}
 LAYERS = (nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d, nn.Linear)
+PAPER_MAPS, WORKSHOP = (64, (101, 101)), (16, (80, 64))
+"""Width and shape of the maps that a branch reads."""
 
 
 def build(seed=0, **settings):
@@ -73,6 +79,9 @@ def paper():
 # Sizes and counts
 
 
+@pytest.mark.claim("C3.1-01", "The network takes an image of 300x300", ours="300 for the preset paper")
+@pytest.mark.claim("C3.1-05", "The branch takes the second to last layer: 64 maps of 101x101", ours="64 x 101 x 101")
+@pytest.mark.claim("F-01")
 def test_300_becomes_101_in_the_network_layer_by_layer(paper):
     _, shapes, pixel_scores, _ = paper
     convolutions = [out[1:3] for layer, _, out in shapes if isinstance(layer, nn.Conv2d)]
@@ -83,69 +92,50 @@ def test_300_becomes_101_in_the_network_layer_by_layer(paper):
     assert convolutions == expected
     assert [out[2] for layer, _, out in shapes if isinstance(layer, nn.MaxPool2d)] == [148, 72, 34, 15]
     assert pixel_scores.shape == (1, 2, 101, 101)
+    told = {size for name, size in Geometry(4, "valid").layer_sizes(300)[1:] if "upsample" not in name}
+    assert told <= {out[2] for _, _, out in shapes if len(out) == 4}
 
 
-def test_the_geometry_tells_the_sizes_of_the_network(paper):
-    _, shapes, _, _ = paper
-    sizes = {out[2] for _, _, out in shapes if len(out) == 4}
-    assert {n for name, n in Geometry(4, "valid").layer_sizes(300)[1:] if "upsample" not in name} <= sizes
-
-
-def test_a_transposed_convolution_would_give_116():
-    unet = UNet(1, 2, Geometry(4, "valid"))
-    unet.up = nn.ModuleList(nn.ConvTranspose2d(2 * n, n, 2, stride=2) for n in (16, 8, 4, 2))
-    with torch.no_grad():
-        assert unet(torch.zeros(1, 1, 300, 300)).shape[2:] == (116, 116)
-
-
-@pytest.mark.parametrize("b", [9, 10, 15, 24])
-def test_an_input_of_16b_plus_60_gives_16b_minus_139_in_the_network(b):
-    network = build(**{**PAPER, "width": 2, "n_branches": 0, "in_channels": 1})
-    with torch.no_grad():
-        scores = network.pixel_scores(torch.zeros(1, 1, 16 * b + 60, 204))
-    assert scores.shape == (1, 2, 16 * b - 139, 5)
-
-
-def test_pools_round_up_so_that_350_gives_165():
-    unet = UNet(1, 1, Geometry(4, "valid"))
-    with torch.no_grad():
-        assert unet(torch.zeros(1, 1, 350, 350)).shape[2:] == (165, 165)
-
-
-def test_a_half_filled_pooling_window_takes_the_maximum_of_what_exists():
-    row = torch.tensor([1.0, 2, 4, 3, -5]).reshape(1, 1, 1, 5).expand(1, 1, 5, 5)
-    assert UNet(1, 1, Geometry(1, "valid")).pool(row)[0, 0, 0].tolist() == [2, 4, -5]
-
-
-def test_unet_has_31_046_082_parameters(paper):
-    network, _, _, _ = paper
-    assert parameters(network.unet) + parameters(network.segmentation_layer) == 31_046_082
-
-
+@pytest.mark.claim(
+    "C4.2-01",
+    "The comparison is with the standard U-Net trained on fully annotated images only",
+    ours="the same network without branch, the same batches without weak images",
+)
 def test_standard_supervision_is_the_same_unet_without_branch():
     network = build(**{**PAPER, "n_branches": 0})
     assert parameters(network) == 31_046_082 and len(network.branches) == 0
 
 
-def test_one_branch_has_1_371_280_parameters(paper):
+@pytest.mark.claim("F-02", "31 046 082 parameters in the U-Net, 1 371 280 in a branch", ours="the same")
+def test_unet_has_31_046_082_parameters_and_a_branch_1_371_280(paper):
     network, _, _, _ = paper
+    assert parameters(network.unet) + parameters(network.segmentation_layer) == 31_046_082
     assert parameters(network.branches[0]) == parameters(network.branches) == 1_371_280
 
 
-def test_the_branch_goes_from_101_to_13_to_11_to_3872(paper):
-    _, shapes, _, image_scores = paper
+@pytest.mark.claim("C3.1-06")
+@pytest.mark.claim("C3.1-07", "One convolution of 3x3 with ReLU reduces 64 maps to 32", ours="64 -> 32, 13 -> 11")
+@pytest.mark.claim("C3.1-08", "32 maps of 11x11 are the input of the first fully-connected layer", ours="3872 inputs")
+@pytest.mark.claim(
+    "C3.1-09", "7 fully-connected layers, ReLU on all but the last", ours="300, 250, 200, 150, 100, 50, 2"
+)
+@pytest.mark.claim(
+    "C3.1-11", "The branch outputs two image-level scores: tumour absent, tumour present", ours="(B, R, 2) with R = 1"
+)
+def test_the_branch_goes_from_101_to_13_to_11_to_3872_and_by_seven_layers_to_2(paper):
+    network, shapes, _, image_scores = paper
     branch = shapes[-10:]
     assert branch[0][1:] == ((1, 64, 13, 13), (1, 32, 11, 11))
-    assert branch[3][1] == (1, 3872)
-    assert image_scores.shape == (1, 1, 2)
-
-
-def test_fully_connected_widths_are_300_250_200_150_100_then_400_to_50_to_2(paper):
-    network, _, _, _ = paper
+    assert branch[3][1] == (1, 3872) and image_scores.shape == (1, 1, 2)
     widths = [(m.in_features, m.out_features) for m in network.branches.modules() if isinstance(m, nn.Linear)]
     assert widths == [(3872, 300), (300, 250), (250, 200), (200, 150), (150, 100), (400, 50), (50, 2)]
 
 
+@pytest.mark.claim("C3.2-01", "The number of final maps is the number of classes, 4 for BraTS", ours="4")
+@pytest.mark.claim("C3.2-03", "One image-level output per tumour subclass", ours="(B, 3, 2)")
+@pytest.mark.claim(
+    "C3.2-04", "Every subclass has its own entire branch", ours="own 3x3 convolution and own 7 layers each"
+)
 def test_multiclass_has_4_maps_and_three_whole_branches():
     network = build(**SMALL)
     pixel_scores, image_scores = network(torch.randn(2, 4, 48, 48))
@@ -156,139 +146,14 @@ def test_multiclass_has_4_maps_and_three_whole_branches():
     assert not owners[0] & owners[1] | owners[0] & owners[2] | owners[1] & owners[2]
 
 
-@pytest.mark.parametrize(
-    ("width", "depth", "padding", "shape", "inputs"),
-    [
-        (16, 3, "same", (80, 64), 8 * 8 * 6),
-        (4, 2, "same", (48, 48), 2 * 4 * 4),
-        (8, 2, "valid", (108, 92), 4 * 7 * 5),
-    ],
-)
-def test_small_networks_work_at_any_width_depth_and_shape(width, depth, padding, shape, inputs):
-    settings = {**SMALL, "width": width, "depth": depth, "padding": padding, "input_shape": shape}
-    network = build(**settings)
-    pixel_scores, image_scores = network(torch.randn(3, 4, *shape), n_annotated=2)
-    geometry = Geometry(depth, padding)
-    assert pixel_scores.shape == (2, 4, *(geometry.output_size(n) for n in shape))
-    assert image_scores.shape == (3, 3, 2)
-    assert network.branches[0].first_to_fifth[0].in_features == inputs
-
-
-# Alignment
-
-
-class OnePath(nn.Module):
-    """Stands in front of a decoder and keeps one half of the concatenated maps: skip or deep."""
-
-    def __init__(self, decoder, keep_skip):
-        super().__init__()
-        self.decoder, self.keep_skip = decoder, keep_skip
-
-    def forward(self, x):
-        mask = torch.zeros_like(x)
-        half = x.shape[1] // 2
-        mask[:, :half] = self.keep_skip
-        mask[:, half:] = not self.keep_skip
-        return self.decoder(x * mask)
-
-
-def linear_unet(depth, padding):
-    """A U-Net of width 1 whose kernels are uniform and positive and whose pools take means.
-
-    On positive input all ReLUs are open, so the gradient of an output pixel is its receptive field.
-    """
-    unet = UNet(1, 1, Geometry(depth, padding)).double().eval()
-    for layer in unet.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.constant_(layer.weight, 1 / layer.weight[0].numel())
-    unet.pool = nn.AvgPool2d(2, ceil_mode=True)
-    return unet
-
-
-def centroid(unet, path, size, pixel):
-    """Centroid (row, column) of a receptive field through one path: a skip level or "deep"."""
-    unet = copy.deepcopy(unet)
-    depth = len(unet.decoder)
-    for index, decoder in enumerate(unet.decoder):  # deep to shallow
-        level = depth - 1 - index
-        unet.decoder[index] = OnePath(decoder, keep_skip=level == path)
-    images = torch.ones(1, 1, size, size, dtype=torch.float64, requires_grad=True)
-    output = unet(images)
-    (gradient,) = torch.autograd.grad(output[0, 0, pixel[0], pixel[1]], images)
-    field = gradient[0, 0]
-    assert float(field.min()) >= 0 and float(field.sum()) > 0
-    positions = torch.arange(size, dtype=torch.float64)
-    rows = float((field.sum(dim=1) * positions).sum() / field.sum())
-    columns = float((field.sum(dim=0) * positions).sum() / field.sum())
-    return rows, columns
-
-
-CASES = [
-    (4, "valid", 300, (50, 47)),
-    (4, "valid", 300, (53, 56)),
-    (3, "valid", 148, (30, 33)),
-    (2, "valid", 92, (20, 23)),
-    (4, "same", 256, (128, 123)),
-    (3, "same", 160, (80, 77)),
-    (2, "same", 80, (40, 41)),
-]
-
-
-@pytest.mark.parametrize(("depth", "padding", "size", "pixel"), CASES)
-def test_the_receptive_field_of_every_path_is_centred_within_half_a_pixel(depth, padding, size, pixel):
-    unet, start = linear_unet(depth, padding), Geometry(depth, padding).window_start()
-    for path in (*range(depth), "deep"):
-        found = centroid(unet, path, size, pixel)
-        offsets = [where - index - start for where, index in zip(found, pixel, strict=True)]
-        assert max(map(abs, offsets)) < 0.5, path
-        assert max(map(abs, offsets)) < 0.01, path  # in fact every path is exact
-
-
-def test_the_authors_crops_leave_the_deep_path_15_pixels_off():
-    unet = linear_unet(4, "valid")
-    unet.crops = (4, 16, 40, 88)
-    rows = {path: centroid(unet, path, 300, (50, 50))[0] - 50 for path in (0, 1, 2, 3, "deep")}
-    assert rows[0] == pytest.approx(92, abs=0.01)  # the authors' label window
-    assert rows["deep"] - rows[0] == pytest.approx(15, abs=0.01)
-
-
-def test_half_pixel_upsampling_would_put_skips_up_to_4_pixels_off(monkeypatch):
-    def half_pixel(x):
-        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-
-    monkeypatch.setattr("mixsup_lib.unet.upsample_exact", half_pixel)
-    unet = linear_unet(4, "valid")
-    assert centroid(unet, "deep", 300, (50, 50))[0] - 50 == pytest.approx(99.5, abs=0.01)
-    deepest = centroid(unet, 3, 300, (50, 50))[0] - 50
-    assert abs(deepest - 99.5) == pytest.approx(4, abs=0.01)
-
-
-@pytest.mark.parametrize(("depth", "size", "shift"), [(3, 160, 3.5), (4, 256, 7.5)])
-def test_a_2x2_up_convolution_padded_on_one_side_would_shift_the_deep_path(depth, size, shift):
-    unet = linear_unet(depth, "same")
-    for up in unet.up:
-        with torch.no_grad():
-            up.conv[0].weight[:, :, 0, :] = 0
-            up.conv[0].weight[:, :, :, 0] = 0
-    found = centroid(unet, "deep", size, (size // 2, size // 2))[0] - size // 2
-    assert found == pytest.approx(shift, abs=0.01)
-
-
-def test_upsampling_is_exactly_the_authors():
-    x = torch.randn(2, 3, 7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    expected = x
-    for axis in (2, 3):
-        n = expected.shape[axis]
-        following = expected.index_select(axis, torch.tensor([*range(1, n), n - 1]))
-        between = (expected + following) / 2  # the last one is replicated
-        expected = torch.stack([expected, between], dim=axis + 1).flatten(axis, axis + 1)
-    assert torch.allclose(upsample_exact(x), expected, atol=1e-14)
-    assert upsample_exact(x[..., :1, :1]).shape == (2, 3, 2, 2)
-
-
 # Layers
 
 
+@pytest.mark.claim(
+    "C3.1-04",
+    "Batch normalisation in all convolutional layers except the final one",
+    ours="between convolution and ReLU, the branch's 3x3 included",
+)
 def test_batch_norm_stands_between_every_convolution_and_its_relu_but_not_in_the_last(paper):
     network, shapes, _, _ = paper
     order = [type(layer).__name__ for layer, _, _ in shapes]
@@ -302,6 +167,12 @@ def test_batch_norm_stands_between_every_convolution_and_its_relu_but_not_in_the
     assert order[-7:] == ["Linear"] * 7
 
 
+@pytest.mark.claim("C3.1-09")
+@pytest.mark.claim(
+    "C3.1-10",
+    "The outputs of the first and of the fifth fully-connected layer are concatenated",
+    ours="100 + 300 = 400 inputs of the sixth",
+)
 def test_relu_follows_each_fully_connected_layer_but_the_last_and_the_first_skips_to_the_sixth():
     network = build(**SMALL).eval()
     calls, (_, image_scores) = record(network, torch.randn(8, 4, 48, 48))
@@ -314,6 +185,11 @@ def test_relu_follows_each_fully_connected_layer_but_the_last_and_the_first_skip
     assert torch.equal(image_scores[:, 0], seventh[2]) and float(image_scores.min()) < 0
 
 
+@pytest.mark.claim(
+    "C3.1-06",
+    "Mean-pooling with kernels of 8x8 and a stride of 8x8",
+    ours="101 -> 13, the last window averages what exists",
+)
 def test_mean_pool_averages_what_exists_in_the_last_window():
     branch = DeepSkipBranch(2, (101, 101)).eval()
     rows = torch.arange(101.0)
@@ -325,6 +201,7 @@ def test_mean_pool_averages_what_exists_in_the_last_window():
     assert torch.allclose(pooled, means[:, None] + 1000 * means[None, :])
 
 
+@pytest.mark.claim("F-08", "He initialisation, gain sqrt 2 before a ReLU and 1 elsewhere, biases 0", ours="the same")
 def test_weights_are_he_initialised_and_biases_zero(paper):
     network, _, _, _ = paper
     linear = {id(network.segmentation_layer), id(network.branches[0].seventh)}
@@ -353,6 +230,8 @@ def test_unet_starts_alike_with_and_without_branches():
 # Behaviour
 
 
+@pytest.mark.claim("C3.1-15")
+@pytest.mark.claim("F-11", "Only annotated images pass the 1x1 segmentation layer in training", ours="the first k + m")
 def test_only_annotated_images_go_through_the_segmentation_layer():
     network = build(**SMALL)
     calls, (pixel_scores, image_scores) = record(network, torch.randn(10, 4, 48, 48), n_annotated=6)
@@ -360,6 +239,7 @@ def test_only_annotated_images_go_through_the_segmentation_layer():
     assert len(seen) == len(pixel_scores) == 6 and len(image_scores) == 10
 
 
+@pytest.mark.claim("C3.1-05")
 def test_the_branch_reads_the_second_to_last_layer():
     network = build(**SMALL).eval()
     images = torch.randn(2, 4, 48, 48)
@@ -372,86 +252,174 @@ def test_the_branch_reads_the_second_to_last_layer():
         assert torch.equal(image_scores, network.image_scores(images))
 
 
+@pytest.mark.claim(
+    "C3.1-12",
+    "Segmentation and classification share most layers; the image label trains encoder and decoder",
+    ours="the classification loss alone reaches encoder, bottom and decoder",
+)
 def test_weak_images_reach_the_unet_through_the_branch():
     network = build(**SMALL)
     network(torch.randn(4, 4, 48, 48), n_annotated=0)[1].square().sum().backward()
-    reached = [
-        name for name, p in network.unet.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0
-    ]
+    reached = [name for name, p in network.unet.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0]
     assert {name.split(".")[0] for name in reached} == {"encoder", "bottom", "up", "decoder"}
 
 
-def test_scores_are_float32_under_autocast_and_close_to_full_precision():
-    network = build(**SMALL).eval()
-    images = torch.randn(2, 4, 48, 48)
+@pytest.mark.parametrize(("padding", "shape"), [("valid", (92, 92)), ("same", (48, 48))])
+def test_bfloat16_and_channels_last_give_close_float32_scores_and_finite_gradients(padding, shape):
+    network = build(**{**SMALL, "padding": padding, "input_shape": shape}).eval()
+    images = torch.randn(4, 4, *shape)
     with torch.no_grad():
-        full = network(images)
-        fast = network.to(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
-            half = fast(images.to(memory_format=torch.channels_last))
+        full = network(images, n_annotated=2)
+    network = network.to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = network(images.to(memory_format=torch.channels_last), n_annotated=2)
     for exact, rounded in zip(full, half, strict=True):
         assert exact.dtype == rounded.dtype == torch.float32
         assert not torch.equal(exact, rounded)  # autocast was at work
-        assert float((exact - rounded).abs().max()) < 0.05 * float(exact.abs().max())
-
-
-@pytest.mark.parametrize("padding", ["valid", "same"])
-def test_a_step_in_bfloat16_and_channels_last_gives_finite_gradients(padding):
-    shape = (92, 92) if padding == "valid" else (48, 48)
-    network = build(**{**SMALL, "padding": padding, "input_shape": shape}).to(
-        memory_format=torch.channels_last
-    )
-    images = torch.randn(4, 4, *shape).to(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16):
-        pixel_scores, image_scores = network(images, n_annotated=2)
-    (pixel_scores.square().mean() + image_scores.square().mean()).backward()
+        assert float((exact - rounded).detach().abs().max()) < 0.05 * float(exact.abs().max())
+    sum(scores.square().mean() for scores in half).backward()
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in network.parameters())
 
 
-def test_image_scores_are_none_without_a_branch():
-    network = build(**{**SMALL, "n_branches": 0})
-    pixel_scores, image_scores = network(torch.randn(2, 4, 48, 48))
-    assert pixel_scores.shape == (2, 4, 48, 48) and image_scores is None
+def test_without_a_branch_there_are_no_image_scores_and_other_sizes_are_segmented():
+    network = build(**{**SMALL, "n_branches": 0}).eval()
+    with torch.no_grad():
+        pixel_scores, image_scores = network(torch.zeros(1, 4, 64, 40))
+    assert pixel_scores.shape == (1, 4, 64, 40) and image_scores is None
+    assert all(len(image_head(kind, 0, *WORKSHOP, None)) == 0 for kind in BRANCHES)
 
 
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
+def test_impossible_networks_get_one_clear_sentence():
+    for change, sentence in (
         ({"input_shape": (48, 50)}, "Input size 50 .* use 48 or 52"),
         ({"input_shape": (16, 16)}, "at least 17 pixels a side, found 16x16"),
         ({"width": 1}, "needs width >= 2"),
-        ({"branch": "deep_skp"}, "Did you mean 'deep_skip'"),
+        ({"branch": "shalow"}, "Did you mean 'shallow'"),
+        ({"pooling": "mxa"}, "pooling is 'mxa'.*Did you mean 'max'"),
+        ({"branch": "shared_trunk", "n_branches": 1}, "shared_trunk.*found n_branches=1.*'deep_skip': use that"),
         ({"padding": "full"}, "padding is 'full'"),
         ({"n_maps": 1}, "n_maps is 1"),
         ({"n_branches": -1}, "n_branches is -1"),
-    ],
-)
-def test_impossible_networks_get_one_clear_sentence(change, sentence):
-    with pytest.raises(SettingError, match=sentence):
-        build(**{**SMALL, **change})
+    ):
+        with pytest.raises(SettingError, match=sentence) as caught:
+            build(**{**SMALL, **change})
+        assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("call", "sentence"),
-    [
-        (lambda n: n(torch.zeros(1, 3, 48, 48)), "C = 4 sequences"),
-        (lambda n: n(torch.zeros(1, 4, 64, 64)), "expected 48x48"),
-        (lambda n: n.image_scores(torch.zeros(1, 4, 64, 64)), "expected 48x48"),
-        (lambda n: n(torch.zeros(2, 4, 48, 48), n_annotated=3), "expected 0 to 2"),
-        (lambda n: n.pixel_scores(torch.zeros(1, 4, 50, 48)), "use 48 or 52"),
-        (
-            lambda n: build(**{**SMALL, "n_branches": 0}).image_scores(torch.zeros(1, 4, 48, 48)),
-            "no classification",
-        ),
-    ],
-)
-def test_wrong_images_get_one_clear_sentence(call, sentence):
+def test_wrong_images_get_one_clear_sentence():
     network = build(**SMALL).eval()
-    with pytest.raises(SettingError, match=sentence), torch.no_grad():
-        call(network)
+    for call, sentence in (
+        (lambda: network(torch.zeros(1, 3, 48, 48)), "C = 4 sequences"),
+        (lambda: network(torch.zeros(1, 4, 64, 64)), "expected 48x48"),
+        (lambda: network.image_scores(torch.zeros(1, 4, 64, 64)), "expected 48x48"),
+        (lambda: network(torch.zeros(2, 4, 48, 48), n_annotated=3), "expected 0 to 2"),
+        (lambda: network.pixel_scores(torch.zeros(1, 4, 50, 48)), "use 48 or 52"),
+        (lambda: build(**{**SMALL, "n_branches": 0}).image_scores(torch.zeros(1, 4, 48, 48)), "no classification"),
+    ):
+        with pytest.raises(SettingError, match=sentence), torch.no_grad():
+            call()
 
 
-def test_segment_takes_other_sizes_than_training():
-    network = build(**SMALL).eval()
-    with torch.no_grad():
-        assert network.pixel_scores(torch.zeros(1, 4, 64, 40)).shape == (1, 4, 64, 40)
+# The other branches
+
+
+CONV = 64 * 32 * 3 * 3 + 32 + 2 * 32  # kernel, bias, batch norm: 64 maps -> 32
+FC = {(n, m): n * m + m for n, m in [(3872, 300), (300, 250), (250, 200), (200, 150), (150, 100), (300, 2)]}
+TO_FIFTH = sum(FC[pair] for pair in [(3872, 300), (300, 250), (250, 200), (200, 150), (150, 100)])
+
+
+def test_parameters_of_each_kind_of_branch_at_the_papers_size():
+    paper = CONV + TO_FIFTH + 400 * 50 + 50 + 50 * 2 + 2
+    assert paper == parameters(BRANCHES["deep_skip"](*PAPER_MAPS)) == 1_371_280
+    assert parameters(BRANCHES["deep"](*PAPER_MAPS)) == paper - 300 * 50
+    assert parameters(BRANCHES["shallow"](*PAPER_MAPS)) == CONV + FC[3872, 300] + FC[300, 2]
+    assert parameters(SharedTrunk(3, *PAPER_MAPS)) == paper + 2 * (50 * 2 + 2)
+
+
+@pytest.mark.parametrize("kind", BRANCHES)
+def test_every_kind_gives_two_scores_per_subclass_and_starts_from_the_same_unet(kind):
+    head = image_head(kind, 3, *WORKSHOP, None)  # 80x64 -> 10x8 -> 8x6, 8 maps
+    assert len(head) == 3 and head(torch.randn(2, 16, 80, 64)).shape == (2, 3, 2)
+    linear = [layer.in_features for layer in head.modules() if isinstance(layer, nn.Linear)]
+    assert linear[0] == 384 and len(linear) == {"shallow": 6, "shared_trunk": 7}.get(kind, 21)
+    shared = {"cohort": "x", "preset": "tiny", "task": "multiclass"}
+    paper = build_network(make_config(**shared), 4, (48, 48))
+    for pooling in POOLINGS:
+        other = build_network(make_config(**shared, branch=kind, pooling=pooling), 4, (48, 48))
+        for part in ("unet", "segmentation_layer"):
+            pairs = zip(getattr(paper, part).parameters(), getattr(other, part).parameters(), strict=True)
+            assert all(torch.equal(one, two) for one, two in pairs)
+
+
+def test_the_deep_branch_is_the_papers_with_its_skip_cut():
+    torch.manual_seed(0)
+    features = torch.randn(4, 16, 80, 64)
+    paper, deep = DeepSkipBranch(*WORKSHOP), DeepBranch(*WORKSHOP)
+    state = paper.state_dict()
+    state["sixth.weight"] = state["sixth.weight"].clone()
+    state["sixth.weight"][:, :300] = 0  # the weights of the first layer's outputs
+    paper.load_state_dict(state)
+    deep.load_state_dict({**state, "sixth.weight": state["sixth.weight"][:, 300:]})
+    assert torch.allclose(paper(features), deep(features), atol=1e-6)
+
+
+def test_the_shallow_branch_is_pool_convolution_and_two_layers():
+    torch.manual_seed(0)
+    features, branch = torch.randn(4, 16, 80, 64), ShallowBranch(*WORKSHOP)
+    x = branch.conv(mean_pool(features, 8)).flatten(1)
+    x = (x @ branch.hidden.weight.T + branch.hidden.bias).clamp(min=0)
+    assert torch.allclose(branch(features), x @ branch.last.weight.T + branch.last.bias, atol=1e-5)
+
+
+def test_a_shared_trunk_equals_three_branches_that_differ_in_the_last_layer_only():
+    torch.manual_seed(0)
+    features, trunk = torch.randn(4, 16, 80, 64), SharedTrunk(3, *WORKSHOP)
+    scores = trunk(features)
+    for r in range(3):
+        branch, own = DeepSkipBranch(*WORKSHOP), trunk.state_dict()
+        own |= {name: own[name][2 * r : 2 * r + 2] for name in ("seventh.weight", "seventh.bias")}
+        branch.load_state_dict(own)
+        assert torch.allclose(branch(features), scores[:, r], atol=1e-5)
+
+
+def test_the_names_of_the_papers_weights_stay_so_that_recorded_weights_load():
+    names = build(**SMALL).branches.state_dict()
+    assert {"0.conv.0.weight", "2.first_to_fifth.4.bias", "1.sixth.weight"} <= names.keys()
+    assert {name.split(".")[1] for name in names} == {"conv", "first_to_fifth", "sixth", "seventh"}
+
+
+# Pooling
+
+
+def reference(maps: np.ndarray, value, window: int = 8) -> np.ndarray:
+    """`value` of every window of (H, W), cut out one after the other."""
+    rows, columns = (range(0, size, window) for size in maps.shape)
+    return np.array([[value(maps[r : r + window, c : c + window]) for c in columns] for r in rows])
+
+
+@pytest.mark.parametrize("shape", [(101, 101), (5, 33)])
+def test_pooling_equals_a_plain_reference_with_a_ragged_last_window(shape):
+    maps = np.random.default_rng(0).normal(0, 2, (2, 3, *shape))
+    values = {None: np.mean, "max": np.max, "lse": lambda part: np.log(np.exp(part).mean())}
+    assert values.keys() == POOLINGS.keys()
+    for name, value in values.items():
+        there = torch.from_numpy(maps).float()
+        found = POOLINGS[name](there, 8)
+        expected = np.array([[reference(channel, value) for channel in image] for image in maps])
+        assert found.shape == expected.shape == (2, 3, -(-shape[0] // 8), -(-shape[1] // 8))
+        assert np.allclose(found, expected, atol=1e-5)
+        turned = POOLINGS[name](there.contiguous(memory_format=torch.channels_last), 8)
+        assert torch.allclose(turned, found, atol=1e-6)
+
+
+def test_log_sum_exp_is_float32_under_autocast_and_finite_with_its_gradient_for_values_of_1000():
+    maps = torch.randn(1, 2, 17, 23, generator=torch.Generator().manual_seed(0)).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        pooled = lse_pool(maps, 8)
+    assert pooled.dtype == torch.float32 and torch.equal(pooled, lse_pool(maps.float(), 8))
+    for level in (1e3, -1e3):
+        large = (level + torch.randn(1, 2, 17, 23)).requires_grad_()
+        pooled = lse_pool(large, 8)
+        pooled.sum().backward()
+        assert bool(pooled.isfinite().all()) and bool(large.grad.isfinite().all())
+        assert float(large.grad.sum()) == pytest.approx(pooled.numel(), rel=1e-3)  # a window's weights sum to 1

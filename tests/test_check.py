@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import shutil
+import tracemalloc
 
 import nibabel as nib
 import numpy as np
@@ -45,16 +46,34 @@ def only_problem(folder):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_sound_cohort_has_no_problem(tmp_path, layout, capsys):
-    write_cohort(tmp_path, layout)
+def test_a_sound_cohort_has_no_problem_and_a_patient_needs_a_mask_or_slice_labels(tmp_path, layout, capsys):
+    write_cohort(tmp_path, layout, patients=2)
     table = check_cohort(tmp_path)
-    assert table.empty
-    assert list(table.columns) == ["patient", "file", "severity", "problem"]
+    assert table.empty and list(table.columns) == ["patient", "file", "severity", "problem"]
     assert command_line(["check-data", str(tmp_path)]) == 0
     assert "No problem found." in capsys.readouterr().out
 
+    patient, other = find_cohort(tmp_path).patients
+    for mask in patient.mask_files:
+        mask.unlink()
+    table = check_cohort(tmp_path)
+    assert table["severity"].tolist() == ["error", "note"]
+    assert "has neither a mask nor a row in slice_labels.csv" in table["problem"][0]
+    assert "1 of 2 patients have no mask: they can only be weakly annotated" in table["problem"][1]
 
-def test_a_folder_with_ten_different_faults_names_all_ten(tmp_path, capsys):
+    (tmp_path / FILE_NAME).write_text(f"{HEADER}{patient.id},whole_tumor,3,4\n")
+    table = check_cohort(tmp_path)
+    assert table["severity"].tolist() == ["warning", "note"]
+    assert table["patient"][0] == other.id and "has no row for this patient" in table["problem"][0]
+    for mask in other.mask_files:
+        mask.unlink()
+    (tmp_path / FILE_NAME).write_text(f"{HEADER}{patient.id},whole_tumor,3,4\n{other.id},none,,\n")
+    assert only_problem(tmp_path)["severity"] == "note" and command_line(["check-data", str(tmp_path)]) == 0
+    (tmp_path / FILE_NAME).write_text(f"{HEADER}{patient.id},whole_tumor,3,12\n")
+    assert "whole_tumor has slices 3 to 12, but the volume has 0 to 11" in check_cohort(tmp_path)["problem"][0]
+
+
+def test_every_fault_of_a_folder_is_named_two_of_one_patient_too(tmp_path, capsys):
     write_cohort(tmp_path, "brats2018", patients=12)
     expected = {}
 
@@ -64,6 +83,7 @@ def test_a_folder_with_ten_different_faults_names_all_ten(tmp_path, capsys):
         return path
 
     expect(0, "t2", "sequence T2 is missing").unlink()
+    set_voxel(expect(0, "seg", "unknown label value 9"), 9)
     path = expect(1, "t1", "is cut off before its end")
     path.write_bytes(path.read_bytes()[:-100])
     change(expect(2, "t1ce", "sequence T1c has shape 16x16x11"), lambda array: array[:, :, :-1])
@@ -81,10 +101,7 @@ def test_a_folder_with_ten_different_faults_names_all_ten(tmp_path, capsys):
     shutil.copy(file_of(tmp_path, 9, "flair"), file_of(tmp_path, 9, "t1ce"))
     expected[f"LGG/{patient_id('brats2018', 9)}"] = "sequence T1c is a copy of FLAIR"
     tumor = np.flatnonzero(find_cohort(tmp_path, strict=False).patients[11].read_labels().any(axis=(0, 1)))
-    rows = [
-        f"{patient_id('brats2018', 10)},oedema,0,12",
-        f"{patient_id('brats2018', 11)},oedema,0,{tumor[0]}",
-    ]
+    rows = [f"{patient_id('brats2018', 10)},oedema,0,12", f"{patient_id('brats2018', 11)},oedema,0,{tumor[0]}"]
     (tmp_path / FILE_NAME).write_text(HEADER + "\n".join(rows))
 
     table = check_cohort(tmp_path)
@@ -92,9 +109,7 @@ def test_a_folder_with_ten_different_faults_names_all_ten(tmp_path, capsys):
     for file, sentence in expected.items():
         assert sentence in " ".join(found.loc[[file]]), file
     assert set(table["file"]) == {*expected, FILE_NAME}
-    errors = table[(table["file"] == FILE_NAME) & (table["severity"] == "error")].set_index("patient")[
-        "problem"
-    ]
+    errors = table[(table["file"] == FILE_NAME) & (table["severity"] == "error")].set_index("patient")["problem"]
     assert "slices 0 to 12, but the volume has 0 to 11" in errors[patient_id("brats2018", 10)]
     assert "rows put oedema in slices 0" in " ".join(errors.loc[[patient_id("brats2018", 11)]])
 
@@ -103,29 +118,16 @@ def test_a_folder_with_ten_different_faults_names_all_ten(tmp_path, capsys):
     assert all(file in printed and sentence in printed for file, sentence in expected.items())
 
 
-def test_two_faults_of_one_patient_are_both_listed(tmp_path):
-    write_cohort(tmp_path, "brats2018", patients=1)
-    set_voxel(file_of(tmp_path, 0, "t1"), np.inf)
-    set_voxel(file_of(tmp_path, 0, "t2"), np.nan)
-    file_of(tmp_path, 0, "flair").unlink()
-    set_voxel(file_of(tmp_path, 0, "seg"), 9)
-    assert len(check_cohort(tmp_path)) == 4
-
-
 def test_a_copied_channel_is_a_warning_and_the_patient_stays_usable(tmp_path):
     write_cohort(tmp_path, "lgg", patients=1)
     (patient,) = find_cohort(tmp_path).patients
     for path in patient.image_files:
-        array = np.array(Image.open(path))
-        array[..., 0] = array[..., 2] = array[..., 1]
-        Image.fromarray(array).save(path)
+        Image.fromarray(np.repeat(np.array(Image.open(path))[..., 1:2], 3, axis=2)).save(path)
     table = check_cohort(tmp_path)
     assert table["severity"].tolist() == ["warning", "warning"]
-    assert table["problem"].str[:30].tolist() == [
-        f"sequence {n} is a copy of FLAIR"[:30] for n in ("T1", "T1c")
-    ]
-    assert command_line(["check-data", str(tmp_path)]) == 1
-    find_cohort(tmp_path).patients[0].read()
+    for name, problem in zip(("T1", "T1c"), table["problem"], strict=True):
+        assert problem.startswith(f"sequence {name} is a copy of FLAIR")
+    patient.read()
 
 
 def test_the_same_scan_under_two_ids_is_a_warning(tmp_path):
@@ -136,42 +138,6 @@ def test_the_same_scan_under_two_ids_is_a_warning(tmp_path):
     problem = only_problem(tmp_path)
     assert (problem["patient"], problem["severity"]) == ("BRATS_900", "warning")
     assert "has the same FLAIR image as imagesTr/BRATS_001.nii.gz" in problem["problem"]
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_patient_needs_a_mask_or_slice_labels(tmp_path, layout):
-    write_cohort(tmp_path, layout, patients=2)
-    patient, other = find_cohort(tmp_path).patients
-    for mask in patient.mask_files:
-        mask.unlink()
-    table = check_cohort(tmp_path)
-    assert table["severity"].tolist() == ["error", "note"]
-    assert "has neither a mask nor a row in slice_labels.csv" in table["problem"][0]
-
-    (tmp_path / FILE_NAME).write_text(f"{HEADER}{patient.id},whole_tumor,3,4\n")
-    table = check_cohort(tmp_path)
-    assert table["severity"].tolist() == ["warning", "note"]
-    assert table["patient"][0] == other.id and "has no row for this patient" in table["problem"][0]
-
-    shutil.rmtree(tmp_path)
-    write_cohort(tmp_path, layout, patients=1)
-    for mask in find_cohort(tmp_path).patients[0].mask_files:
-        mask.unlink()
-    (tmp_path / FILE_NAME).write_text(f"{HEADER}{patient.id},whole_tumor,3,4\n")
-    problem = only_problem(tmp_path)
-    assert problem["severity"] == "note"
-    assert "1 of 1 patients have no mask: they can only be weakly annotated" in problem["problem"]
-    assert command_line(["check-data", str(tmp_path)]) == 0
-
-
-def test_slice_labels_of_a_weak_patient_are_checked_against_the_volume(tmp_path):
-    write_cohort(tmp_path, "brats2023", patients=1)
-    (patient,) = find_cohort(tmp_path).patients
-    patient.mask_files[0].unlink()
-    (tmp_path / FILE_NAME).write_text(f"{HEADER}{patient.id},whole_tumor,3,12\n")
-    assert (
-        "whole_tumor has slices 3 to 12, but the volume has 0 to 11" in check_cohort(tmp_path)["problem"][0]
-    )
 
 
 def test_slice_labels_that_contradict_a_mask_are_named_with_their_slices(tmp_path):
@@ -213,14 +179,10 @@ def test_a_folder_that_is_no_cohort_is_one_row_and_one_that_does_not_exist_a_wro
 
 
 def test_one_patient_is_in_memory_at_a_time(tmp_path):
-    import tracemalloc
-
-    shape = (64, 64, 40)
-    for patients in (2, 8):
-        write_cohort(tmp_path / str(patients), "brats2021", patients=patients, shape=shape)
-    check_cohort(tmp_path / "2")
     peaks = []
     for patients in (2, 8):
+        write_cohort(tmp_path / str(patients), "brats2021", patients=patients, shape=(64, 64, 40))
+        check_cohort(tmp_path / str(patients))
         tracemalloc.start()
         check_cohort(tmp_path / str(patients))
         peaks.append(tracemalloc.get_traced_memory()[1])
@@ -254,69 +216,42 @@ def warnings_of(folder):
     return table[table["severity"] == "warning"]["problem"].tolist()
 
 
-@pytest.mark.parametrize("field", ["descrip", "aux_file", "intent_name", "db_name"])
-def test_a_text_in_the_header_is_shown(scan, tmp_path, field):
-    identify(scan, **{field: "Jane Doe 1971"})
-    assert warnings_of(tmp_path) == [
-        f"header field {field} says 'Jane Doe 1971', which may identify a person; clear it before sharing."
-    ]
-
-
-@pytest.mark.parametrize(
-    "text", ["FSL5.0", "SPM12 - normalised", "TE=4.3;Time=101500.1", "5.0.10", "dcm2niix v1.0", ""]
-)
-def test_names_of_software_are_no_cause(scan, tmp_path, text):
-    identify(scan, descrip=text)
-    assert warnings_of(tmp_path) == []
-
-
-def test_an_extension_is_told_with_its_size(scan, tmp_path):
-    identify(scan, extension="PatientName=Doe^Jane")
+def test_texts_and_extensions_of_a_header_are_shown_and_names_of_software_are_not(scan, tmp_path):
+    for field in ("descrip", "aux_file", "intent_name", "db_name"):
+        identify(scan, **{field: "Jane Doe 1971"})
+        assert warnings_of(tmp_path) == [
+            f"header field {field} says 'Jane Doe 1971', which may identify a person; clear it before sharing."
+        ]
+        identify(scan, **{field: ""})
+    for text in ("FSL5.0", "SPM12 - normalised", "TE=4.3;Time=101500.1", "5.0.10", "dcm2niix v1.0"):
+        identify(scan, descrip=text)
+        assert warnings_of(tmp_path) == []
+    identify(scan, extension="PatientName=Doe^Jane", descrip="")
     (sentence,) = warnings_of(tmp_path)
     assert "a header extension of type 6 says '32 bytes', which may identify a person" in sentence
-
-
-def test_the_same_text_in_many_files_is_one_warning(tmp_path):
-    write_cohort(tmp_path, "brats2021", patients=3)
-    for path in tmp_path.rglob("*.nii.gz"):
+    for path in scan.parent.iterdir():
         identify(path, descrip="ward 7")
-    (sentence,) = warnings_of(tmp_path)
-    assert sentence.endswith("(and 14 more files)")
+    (sentence,) = [text for text in warnings_of(tmp_path) if "ward 7" in text]
+    assert sentence.endswith("(and 4 more files)")
 
 
-@pytest.mark.parametrize(
-    ("name", "fault"),
-    [
-        ("BraTS2021_00001", None), ("Brats18_TCIA02_171_1", None), ("BraTS-GLI-00005-000", None), ("BRATS_457", None),
-        ("TCGA_CS_4941_19960909", None), ("P1", None), ("patient", None), ("sub-0042", None), ("phantom", None),
-        ("scan_19710304", "holds a date"), ("1971-03-04", "holds a date"), ("4.3.1971_flair", "holds a date"),
-        ("Doe_Jane", "reads like a person's"), ("DOE^JANE", "reads like a person's"), ("case_99991399", None),
-        ("Müller-Anna", "reads like a person's"),
-    ],
-)  # fmt: skip
-def test_names_with_a_date_or_of_a_person(tmp_path, name, fault):
-    found = identifying([BratsPatient(name, tmp_path, (tmp_path / f"{name}_t1.nii.gz",), (), ("T1",))])
-    assert [p.problem for p in found] == (
-        [f"the patient's name {name!r} {fault}; use a pseudonym."] if fault else []
-    )
-
-
-def test_a_date_in_a_files_name_is_told(scan, tmp_path):
-    write_cohort(tmp_path / "d", "decathlon", patients=1)
-    image = find_cohort(tmp_path / "d").patients[0].image_files[0]
-    image.rename(image.with_name("P7_2019-11-30.nii.gz"))
-    write_dataset_json(tmp_path / "d", ["P7_2019-11-30"])
-    assert any(
-        "'P7_2019-11-30' holds a date; use a pseudonym" in text for text in warnings_of(tmp_path / "d")
-    )
+def test_names_with_a_date_or_of_a_person(tmp_path):
+    good = (
+        "BraTS2021_00001", "Brats18_TCIA02_171_1", "BraTS-GLI-00005-000", "BRATS_457", "TCGA_CS_4941_19960909", "P1",
+        "patient", "sub-0042", "phantom", "case_99991399",
+    )  # fmt: skip
+    dates, persons = ("scan_19710304", "1971-03-04", "4.3.1971_flair"), ("Doe_Jane", "DOE^JANE", "Müller-Anna")
+    faults = {name: "" for name in good} | {name: "holds a date" for name in dates}
+    for name, fault in (faults | {name: "reads like a person's" for name in persons}).items():
+        found = identifying([BratsPatient(name, tmp_path, (tmp_path / f"{name}_t1.nii.gz",), (), ("T1",))])
+        expected = [f"the patient's name {name!r} {fault}; use a pseudonym."] if fault else []
+        assert [problem.problem for problem in found] == expected
 
 
 @pytest.mark.parametrize("name", ["out.nii.gz", "out.nii"])
 def test_an_exported_volume_carries_nothing_of_the_files_it_came_from(scan, tmp_path, name):
     for path in scan.parent.iterdir():
-        identify(
-            path, "Doe^Jane", descrip="Jane Doe", aux_file="doe.hdr", intent_name="Doe", db_name="clinic"
-        )
+        identify(path, "Doe^Jane", descrip="Jane Doe", aux_file="doe.hdr", intent_name="Doe", db_name="clinic")
     case = find_cohort(tmp_path).patients[0].read()
     save_nifti(tmp_path / name, case.labels, case, multiclass=True)
     stored = (tmp_path / name).read_bytes()
@@ -328,7 +263,3 @@ def test_an_exported_volume_carries_nothing_of_the_files_it_came_from(scan, tmp_
     assert not any(word in content for word in (b"Doe", b"Jane", b"clinic"))
     if name.endswith(".gz"):
         assert stored[3] == 0 and stored[4:8] == bytes(4)  # neither a name nor a time of packing
-
-
-def test_a_phantom_has_nothing_to_tell(phantom):
-    assert warnings_of(phantom) == []

@@ -1,0 +1,403 @@
+"""Every layout is read as its truth, and bad input gets one clear sentence."""
+
+from __future__ import annotations
+
+import gzip
+import pickle
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+from cohorts import LAYOUTS, NAMES, change, patient_id, save, write_cohort, write_dataset_json
+from PIL import Image
+
+from mixsup_lib.datasets import find_cohort, open_patient
+from mixsup_lib.datasets.nifti import from_lps
+from mixsup_lib.files import DataError, SettingError
+from mixsup_lib.paper import SEQUENCES, TASKS
+
+FIRST, SECOND = patient_id("brats2018", 0), patient_id("brats2018", 1)
+
+
+@pytest.fixture
+def brats(tmp_path):
+    """Folder of two BraTS 2018 patients, one per grade."""
+    write_cohort(tmp_path / "cohort", "brats2018", patients=2)
+    return tmp_path / "cohort"
+
+
+@pytest.fixture
+def lgg(tmp_path):
+    write_cohort(tmp_path / "cohort", "lgg", patients=2)
+    return tmp_path / "cohort"
+
+
+def brats_file(folder, ending, patient=FIRST, grade="HGG"):
+    return folder / grade / patient / f"{patient}_{ending}.nii.gz"
+
+
+@pytest.mark.claim(
+    "C4.1-01",
+    "BraTS 2018 training data: 285 patients with low-grade or high-grade gliomas",
+    ours="folders HGG/ and LGG/ are found",
+)
+@pytest.mark.claim(
+    "C4.1-02",
+    "Four sequences: T1, T1 + gadolinium, T2, FLAIR",
+    ours="FLAIR, T1, T1c, T2, the channel order of the authors' network",
+)
+@pytest.mark.claim(
+    "C4.1-07",
+    "Classes: 0 non-tumour, 1 non-enhancing core, 2 oedema, 3 enhancing core",
+    ours="1, 2, 4 on disk become 1, 2, 3",
+)
+@pytest.mark.parametrize(("layout", "suffix"), [*((name, ".nii.gz") for name in LAYOUTS), ("brats2021", ".nii")])
+def test_every_layout_is_read_as_its_truth(tmp_path, layout, suffix):
+    truths = write_cohort(tmp_path, layout, patients=3, suffix=suffix)
+    cohort = find_cohort(tmp_path)
+    assert (cohort.layout, cohort.folder, cohort.problems) == (NAMES[layout], tmp_path, ())
+    paper = (SEQUENCES, TASKS, True, (1.0, 1.0, 1.0))  # four sequences in the paper's order, every task
+    expected = (("FLAIR", "T1", "T1c"), ("whole_tumor",), False, None) if layout == "lgg" else paper
+    assert [patient.id for patient in cohort.patients] == sorted(truths)
+    for patient in cohort.patients:
+        case = patient.read()
+        np.testing.assert_array_equal(case.images, truths[patient.id].images)
+        np.testing.assert_array_equal(case.labels, truths[patient.id].labels)
+        assert (case.images.dtype, case.labels.dtype) == (np.float32, np.uint8)
+        assert (case.sequences, cohort.tasks, cohort.has_empty_ends, case.voxel_size_mm) == expected
+        assert case.sequences == cohort.sequences and case.patient == patient.id
+        assert pickle.loads(pickle.dumps(patient)) == patient  # patients travel to worker processes
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_images_are_read_without_a_mask_and_only_the_labels_are_refused(tmp_path, layout):
+    write_cohort(tmp_path, layout, patients=1)
+    (patient,) = find_cohort(tmp_path).patients
+    before = patient.read_images()
+    for mask in patient.mask_files:
+        mask.write_bytes(b"broken")
+    (patient,) = find_cohort(tmp_path).patients
+    after = patient.read_images()
+    assert after.labels is None
+    np.testing.assert_array_equal(after.images, before.images)
+    with pytest.raises(DataError):
+        patient.read_labels()
+    for mask in patient.mask_files:
+        mask.unlink()
+    (without,) = find_cohort(tmp_path).patients
+    assert without.mask_files == ()
+    without.read_images()
+    with pytest.raises(DataError, match="has no mask, but one is needed of a fully annotated or test patient"):
+        without.read_labels()
+
+
+@pytest.mark.parametrize(
+    ("order", "signs"), [((0, 1, 2), (1, 1, 1)), ((0, 1, 2), (-1, -1, 1)), ((2, 0, 1), (1, -1, -1))]
+)
+def test_any_storage_orientation_reads_as_the_same_lps_volume_and_goes_back(tmp_path, order, signs):
+    world = np.random.default_rng(0).integers(1, 100, (5, 6, 7)).astype(np.int16)  # axes LPS
+    lps_affine = np.diag([-1.0, -2.0, 3.0, 1.0])
+    lps_affine[:3, 3] = 10, 20, 30
+    stored = world.transpose(order)
+    to_lps = np.zeros((4, 4))
+    to_lps[3, 3] = 1
+    for axis, (source, sign) in enumerate(zip(order, signs, strict=True)):
+        to_lps[source, axis] = sign
+        to_lps[source, 3] = 0 if sign > 0 else world.shape[source] - 1
+        stored = stored if sign > 0 else np.flip(stored, axis)
+    for ending in ("flair", "t1", "t1ce", "t2", "seg"):
+        array = stored.copy() if ending != "seg" else (stored > 50).astype(np.uint8)
+        save(tmp_path / "P1" / f"P1_{ending}.nii.gz", array, lps_affine @ to_lps)
+    case = find_cohort(tmp_path).patients[0].read()
+    np.testing.assert_array_equal(case.images[0], world)
+    np.testing.assert_array_equal(case.labels, world > 50)
+    np.testing.assert_allclose(case.affine, lps_affine)
+    np.testing.assert_allclose(case.voxel_size_mm, (1, 2, 3))
+    np.testing.assert_array_equal(from_lps(case.labels, case.source_affine), stored > 50)
+
+
+# What a search finds
+
+
+def test_a_folder_above_the_cohort_is_accepted_but_slice_labels_there_are_not_ignored(tmp_path):
+    write_cohort(tmp_path / "kaggle_3m", "lgg", patients=1)
+    (tmp_path / "SOURCE.md").write_text("where it comes from")
+    assert find_cohort(tmp_path).folder == tmp_path / "kaggle_3m"
+    (tmp_path / "slice_labels.csv").write_text("patient,class,first_z,last_z\n")
+    with pytest.raises(DataError, match="move it into .*kaggle_3m"):
+        find_cohort(tmp_path)
+
+
+def test_folders_that_are_no_cohort_get_a_sentence(brats, tmp_path):
+    with pytest.raises(SettingError, match="there is no such folder"):
+        find_cohort(tmp_path / "nowhere")
+    with pytest.raises(SettingError, match="is a file"):
+        find_cohort(brats_file(brats, "t1"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="is an empty folder"):
+        find_cohort(tmp_path / "empty")
+    (tmp_path / "empty" / "notes.txt").write_text("hello")
+    with pytest.raises(DataError, match=r"none of the known layouts \(BraTS 2017/2018"):
+        find_cohort(tmp_path / "empty")
+    with pytest.raises(DataError, match="looks like one patient's folder"):
+        find_cohort(brats / "HGG" / FIRST)
+    write_cohort(tmp_path / "b", "lgg", patients=1)
+    with pytest.raises(DataError, match=r"2 cohorts \(b, cohort\); name one"):
+        find_cohort(tmp_path)
+
+
+def test_an_unknown_patient_gets_the_nearest_name(brats):
+    cohort = find_cohort(brats)
+    assert cohort[SECOND].id == SECOND
+    with pytest.raises(DataError, match=f"has no patient 'Brats18_TEST_02_1' .* Did you mean '{SECOND}'"):
+        cohort["Brats18_TEST_02_1"]
+
+
+@pytest.mark.parametrize("layout", ["brats2018", "lgg"])
+def test_open_patient_reads_a_patient_from_its_own_folder(tmp_path, layout):
+    truths = write_cohort(tmp_path, layout, patients=2)
+    folder = next(path for path in tmp_path.rglob(patient_id(layout, 0)) if path.is_dir())
+    patient = open_patient(folder)
+    np.testing.assert_array_equal(patient.read_images().images, truths[patient.id].images)
+    with pytest.raises(DataError, match="holds no patient's files"):
+        open_patient(tmp_path)
+
+
+def test_a_missing_sequence_stops_the_strict_search_and_points_to_check_data(brats):
+    brats_file(brats, "t1").unlink()
+    brats_file(brats, "flair", SECOND, "LGG").unlink()
+    with pytest.raises(DataError, match=r"T1 is missing.*1 more problems; `python -m mixsup_lib check-data"):
+        find_cohort(brats)
+    cohort = find_cohort(brats, strict=False)
+    assert [problem.patient for problem in cohort.problems] == [FIRST, SECOND]
+
+
+def test_a_file_or_a_patient_that_is_there_twice_is_refused(brats, tmp_path):
+    path = brats_file(brats, "t1")
+    plain = path.with_name(f"{FIRST}_t1.nii")
+    plain.write_bytes(gzip.decompress(path.read_bytes()))
+    with pytest.raises(DataError, match=f"holds both {FIRST}_t1.nii.gz and {FIRST}_t1.nii; keep one"):
+        find_cohort(brats)
+    plain.unlink()
+    shutil.copytree(brats / "HGG" / FIRST, brats / "LGG" / FIRST)
+    with pytest.raises(DataError, match=f"the patient ID {FIRST} occurs 2 times"):
+        find_cohort(brats)
+    (name,) = write_cohort(tmp_path / "decathlon", "decathlon", patients=1)
+    write_dataset_json(tmp_path / "decathlon", [name, name])
+    with pytest.raises(DataError, match=f"the patient ID {name} occurs 2 times"):
+        find_cohort(tmp_path / "decathlon")
+
+
+def test_files_and_folders_in_the_wrong_place_are_named(brats):
+    (brats / "HGG" / "notes").mkdir()
+    (brats / "HGG" / "notes" / "readme.txt").write_text("hello")
+    (brats / "HGG" / ".hidden").mkdir()
+    (problem,) = find_cohort(brats).problems
+    assert (problem.severity, problem.file) == ("warning", "HGG/notes")
+    (brats / "LGG" / "Brats18_EMPTY_1").mkdir()
+    with pytest.raises(DataError, match="LGG/Brats18_EMPTY_1: is an empty folder"):
+        find_cohort(brats)
+    (brats / "LGG" / "Brats18_EMPTY_1").rmdir()
+    path = brats_file(brats, "t1")
+    moved = path.rename(path.with_name(f"{SECOND}_t1.nii.gz"))
+    with pytest.raises(DataError, match=f"not named after its folder; if it belongs there, name it {FIRST}_t1"):
+        find_cohort(brats)
+    moved.rename(path)
+    shutil.move(brats / "HGG" / FIRST, brats / FIRST)
+    with pytest.raises(DataError, match="lies beside HGG/ and LGG/"):
+        find_cohort(brats)
+
+
+# Faulty files
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def put(value):
+    def function(array):
+        array = array.astype(np.float32)
+        array[8, 8, 6] = value
+        return array
+
+    return lambda path: change(path, function)
+
+
+def move(path, millimetres=3.0):
+    image = nib.load(path)
+    affine = image.affine.copy()
+    affine[0, 3] += millimetres
+    save(path, np.asanyarray(image.dataobj), affine)
+
+
+def no_orientation(path):
+    image = nib.Nifti1Image(np.asanyarray(nib.load(path).dataobj), None)
+    image.header["sform_code"] = 1
+    image.header["srow_x"] = image.header["srow_y"] = image.header["srow_z"] = 0
+    nib.save(image, path)
+
+
+FAULTS = {
+    "missing sequence": ("t2", lambda path: path.unlink(), r"_t2\.nii\.gz: sequence T2 is missing"),
+    "truncated gzip": ("t1", truncate, r"_t1\.nii\.gz: is cut off before its end"),
+    "not gzip": ("t1", lambda path: path.write_text("hello"), "is not an intact gzip file"),
+    "not NIfTI": ("t1", lambda path: path.write_bytes(gzip.compress(b"x" * 999)), "is not a readable NIfTI file"),
+    "other shape": ("t1ce", lambda path: change(path, lambda a: a[:, :, 1:]), "T1c has shape 16x16x11, .* 16x16x12"),
+    "one axis too many": ("t1", lambda path: change(path, lambda a: np.stack([a, a], -1)), "expected 3 axes"),
+    "affine mismatch": ("t2", move, "T2 has an affine that puts it 3 mm away from sequence FLAIR"),
+    "the one that differs": ("flair", move, "sequence FLAIR has an affine .* away from sequence T1"),
+    "affine not invertible": ("t2", no_orientation, "affine is not invertible"),
+    "NaN": ("flair", put(np.nan), "FLAIR holds 1 voxels that are NaN or infinite"),
+    "all-zero volume": ("t1", lambda path: change(path, np.zeros_like), r"T1 is empty \(every voxel is 0\)"),
+    "complex values": ("t1", lambda path: change(path, lambda a: a.astype(np.complex64)), "expected plain numbers"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_faulty_image_gets_one_clear_sentence(brats, name):
+    ending, fault, sentence = FAULTS[name]
+    fault(brats_file(brats, ending))
+    broken, sound = find_cohort(brats, strict=False).patients
+    with pytest.raises(DataError, match=sentence) as caught:
+        broken.read_images()
+    assert str(caught.value).startswith(f"HGG/{FIRST}/")  # relative to the cohort folder
+    assert len(str(caught.value).splitlines()) == 1
+    sound.read()
+
+
+MASK_FAULTS = {
+    "unknown label": ("brats2021", put(3), "unknown label value 3; this layout has 0, 1, 2, 4"),
+    "unknown label from 2023 on": ("brats2023", put(4), "unknown label value 4"),
+    "fractional label": ("brats2021", put(1.5), "unknown label value 1.5"),
+    "other shape": ("brats2021", lambda path: change(path, lambda a: a[1:]), r"seg\.nii\.gz: has shape 15x16x12"),
+    "affine mismatch": ("brats2021", move, r"seg\.nii\.gz: has an affine that puts it 3 mm away"),
+}
+
+
+@pytest.mark.parametrize("name", MASK_FAULTS)
+def test_a_faulty_mask_gets_one_clear_sentence_and_leaves_the_images_usable(tmp_path, name):
+    layout, fault, sentence = MASK_FAULTS[name]
+    write_cohort(tmp_path, layout, patients=1)
+    (patient,) = find_cohort(tmp_path).patients
+    fault(patient.mask_files[0])
+    patient.read_images()
+    with pytest.raises(DataError, match=sentence):
+        patient.read_labels()
+
+
+def test_rounding_of_an_affine_is_no_mismatch_and_the_other_name_of_a_mask_of_2020_is_known(tmp_path):
+    (name,) = write_cohort(tmp_path, "brats2021", patients=1)
+    (patient,) = find_cohort(tmp_path).patients
+    labels = patient.read_labels()
+    move(patient.image_files[3], 1e-4)
+    patient.read_images()
+    patient.mask_files[0].rename(tmp_path / name / "W39_1998.09.19_Segm.nii.gz")
+    np.testing.assert_array_equal(find_cohort(tmp_path).patients[0].read_labels(), labels)
+
+
+# The Decathlon
+
+
+def test_decathlon_channels_and_labels_are_matched_by_name(tmp_path):
+    truths = write_cohort(tmp_path, "decathlon", patients=2)
+    for name in truths:
+        change(tmp_path / f"imagesTr/{name}.nii.gz", lambda array: array[..., [2, 3, 0, 1]])
+        change(tmp_path / f"labelsTr/{name}.nii.gz", lambda array: np.array([0, 3, 1, 2], np.uint8)[array])
+    write_dataset_json(
+        tmp_path,
+        list(truths),
+        modality={"0": "t1gd", "1": "T2w", "2": "FLAIR", "3": "T1w"},
+        labels={"0": "background", "3": "edema", "1": "non-enhancing tumor", "2": "enhancing tumour"},
+    )
+    for patient in find_cohort(tmp_path).patients:
+        case = patient.read()
+        np.testing.assert_array_equal(case.images, truths[patient.id].images)
+        np.testing.assert_array_equal(case.labels, truths[patient.id].labels)
+
+
+def test_decathlon_paths_do_not_leave_the_cohort_folder(tmp_path):
+    truths = write_cohort(tmp_path / "cohort", "decathlon", patients=1)
+    shutil.copy(tmp_path / f"cohort/imagesTr/{next(iter(truths))}.nii.gz", tmp_path / "outside.nii.gz")
+    for entry in ("../outside.nii.gz", "/etc/outside.nii.gz", "imagesTr/../../outside.nii.gz"):
+        write_dataset_json(tmp_path / "cohort", [], training=[{"image": entry, "label": entry}])
+        with pytest.raises(DataError, match="lies outside the cohort folder"):
+            find_cohort(tmp_path / "cohort")
+
+
+def test_a_faulty_dataset_json_gets_a_sentence(tmp_path):
+    (name,) = write_cohort(tmp_path, "decathlon", patients=1)
+    for changes, sentence in (
+        ({"modality": {"0": "FLAIR", "1": "T1w", "2": "DWI", "3": "T2w"}}, "unknown channel name 'DWI'"),
+        ({"modality": {"0": "FLAIR", "1": "T1w", "2": "T1w", "3": "T2w"}}, "expected each channel from 0 once"),
+        ({"labels": {"0": "background", "1": "oedema", "2": "necrosis"}}, "unknown label name 'necrosis'"),
+        ({"labels": {"0": "background", "1": "edema"}}, "three tumour classes"),
+        ({"training": "all"}, "expected modality, labels and training"),
+    ):
+        write_dataset_json(tmp_path, [name], **changes)
+        with pytest.raises(DataError, match=sentence):
+            find_cohort(tmp_path)
+    write_dataset_json(tmp_path, [name])
+    change(tmp_path / f"imagesTr/{name}.nii.gz", lambda array: array[..., :3])
+    with pytest.raises(DataError, match="has 3 channels, expected the 4 of dataset.json"):
+        find_cohort(tmp_path).patients[0].read_images()
+
+
+# LGG
+
+
+def test_lgg_slices_are_ordered_by_number_not_as_text(lgg):
+    patient = find_cohort(lgg).patients[0]
+    for path in patient.image_files:
+        number = int(path.stem.rsplit("_", 1)[1])
+        Image.fromarray(np.full((16, 16, 3), number, np.uint8)).save(path)
+    np.testing.assert_array_equal(patient.read_images().images[0, 0, 0], np.arange(1, 13))
+
+
+def tiff(shape, value=0):
+    return Image.fromarray(np.full(shape, value, np.uint8))
+
+
+LGG_FAULTS = {
+    "gap": (lambda p: p.image_files[4].unlink(), "slice 5 is missing between 1 and 12"),
+    "not an image": (lambda p: p.image_files[4].write_text("x"), r"_5\.tif: is not a readable TIFF file"),
+    "other size": (
+        lambda p: tiff((16, 18, 3), 1).save(p.image_files[4]),
+        r"_5\.tif: has 18x16 pixels, the patient's other slices 16x16 pixels",
+    ),
+    "one channel": (lambda p: tiff((16, 16)).save(p.image_files[4]), "has 1 channels of type uint8, expected 3"),
+    "empty": (lambda p: [tiff((16, 16, 3)).save(f) for f in p.image_files], "sequence FLAIR is empty"),
+    "mask missing": (lambda p: p.mask_files[4].unlink(), "slice 5 has no mask file"),
+    "one mask too many": (
+        lambda p: shutil.copy(p.mask_files[0], str(p.mask_files[0]).replace("_1_mask", "_99_mask")),
+        "mask 99 belongs to no slice",
+    ),
+    "unknown mask value": (lambda p: tiff((16, 16), 7).save(p.mask_files[4]), "unknown label value 7; .* has 0, 255"),
+    "other size of masks": (
+        lambda p: [tiff((16, 18)).save(f) for f in p.mask_files],
+        "has masks of 18x16 pixels for slices of 16x16 pixels",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LGG_FAULTS)
+def test_a_faulty_tiff_gets_one_clear_sentence(lgg, name):
+    fault, sentence = LGG_FAULTS[name]
+    fault(find_cohort(lgg).patients[0])
+    patient = find_cohort(lgg, strict=False).patients[0]
+    if "mask" in name:
+        patient.read_images()
+    with pytest.raises(DataError, match=sentence):
+        patient.read()
+
+
+def test_a_tiff_slice_that_is_there_twice_or_misnamed_is_refused(lgg):
+    first = find_cohort(lgg).patients[0].image_files[0]
+    double = first.with_name(first.name.replace("_1.tif", "_01.tif"))
+    shutil.copy(first, double)
+    with pytest.raises(DataError, match="holds slice 1 twice"):
+        find_cohort(lgg)
+    double.rename(first.with_name("other_1.tif"))
+    with pytest.raises(DataError, match="other_1.tif: is not named .* after its folder"):
+        find_cohort(lgg)
