@@ -84,9 +84,9 @@ def run_settings(phantom, tmp_path):
     }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """One Chromium for all tests that need one."""
+    """One Chromium for the tests of a file. Playwright's event loop must not outlive them: other tests run their own."""
     if not CHROMIUM and not os.environ.get("CI"):
         pytest.skip("no Chromium on the PATH (Debian: apt-get install chromium)")
     from playwright.sync_api import sync_playwright
@@ -98,22 +98,19 @@ def browser():
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long tests start first. Those that share a fixture of their file, or the browser, stay on one worker."""
+    """Long tests start first. Those that share a fixture of their file stay on one worker."""
     _mark_claims(items)
     for item in items:
-        definitions = item._fixtureinfo.name2fixturedefs
-        scopes = {definition.scope for found in definitions.values() for definition in found[-1:]}
-        if "browser" in definitions:
-            item.add_marker(pytest.mark.xdist_group("browser"))
-        elif "module" in scopes:
+        fixtures = item._fixtureinfo.name2fixturedefs.values()
+        if any(found[-1].scope == "module" for found in fixtures) and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    items.sort(key=lambda item: -_seconds(item))
+    items.sort(key=_seconds, reverse=True)
 
 
 def _seconds(item: pytest.Item) -> float:
-    """What is known of a test's duration: a notebook was timed when it was executed."""
-    if "browser" in item._fixtureinfo.name2fixturedefs:
-        return 1000
+    """What is known of a test's duration: a notebook was timed when it was executed, the browser takes longest."""
+    if group := item.get_closest_marker("xdist_group"):
+        return 1000 if group.args == ("browser",) else 0
     return getattr(getattr(item, "callspec", None), "params", {}).get("seconds", 0)
 
 

@@ -53,6 +53,8 @@ CONNECT_AND_RUN = """async () => {
 }"""
 """The command behind the menu entry 'Run All Cells', once the kernel answers: an earlier call would be dropped."""
 
+pytestmark = pytest.mark.xdist_group("browser")
+
 
 @pytest.fixture(scope="module")
 def lab(phantom, tmp_path_factory):
@@ -157,7 +159,7 @@ def drive_slider(page, cell, slider) -> None:
     key = "ArrowLeft" if at_the_end else "ArrowRight"
     assert changed_by(page, cell, lambda: page.keyboard.press(key)), "the keyboard moves nothing"
     box, at = slider.locator(".noUi-base, .slider-container").first.bounding_box(), handle.bounding_box()
-    share = 0.3 if at["x"] > box["x"] + box["width"] / 2 else 0.7
+    share = 0.15 if at["x"] + at["width"] / 2 > box["x"] + box["width"] / 2 else 0.85
     place = (box["x"] + box["width"] * share, box["y"] + box["height"] / 2)
     assert changed_by(page, cell, lambda: page.mouse.click(*place)), "the mouse moves nothing"
 
