@@ -1,4 +1,4 @@
-"""Set before any import: one thread, pictures without a screen. Then what all tests share, and the order they start in."""
+"""One thread and no screen, set before any import; then what all tests share, and the order in which they start."""
 
 import os
 
@@ -86,7 +86,7 @@ def run_settings(phantom, tmp_path):
 
 @pytest.fixture(scope="module")
 def browser():
-    """One Chromium for the tests of a file. Playwright's event loop must not outlive them: other tests run their own."""
+    """One Chromium for the tests of a file. Playwright's event loop ends with them: other tests run their own."""
     if not CHROMIUM and not os.environ.get("CI"):
         pytest.skip("no Chromium on the PATH (Debian: apt-get install chromium)")
     from playwright.sync_api import sync_playwright
@@ -102,7 +102,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     _mark_claims(items)
     for item in items:
         fixtures = item._fixtureinfo.name2fixturedefs.values()
-        if any(found[-1].scope == "module" for found in fixtures) and not item.get_closest_marker("xdist_group"):
+        if any(found[-1].scope == "module" for found in fixtures) and not item.get_closest_marker(
+            "xdist_group"
+        ):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
     items.sort(key=_seconds, reverse=True)
 

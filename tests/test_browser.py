@@ -73,7 +73,14 @@ def lab(phantom, tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     token, address = secrets.token_hex(16), f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}", "--expose-app-in-browser"]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        f"--port={port}",
+        "--expose-app-in-browser",
+    ]
     command += [f"--IdentityProvider.token={token}", *(["--allow-root"] if os.geteuid() == 0 else [])]
     environment = {**os.environ, "JUPYTERLAB_SETTINGS_DIR": str(root / "settings"), "PYTHONPATH": str(ROOT)}
     with open(root / "lab.log", "w") as log:
@@ -150,7 +157,7 @@ def changed_by(page, cell, action) -> bool:
 
 
 def drive_slider(page, cell, slider) -> None:
-    """By keyboard: one step there, one back, whichever has room; by mouse: a click on the track, away from the handle."""
+    """By keyboard: a step where there is room; by mouse: a click on the track, away from the handle."""
     handle = slider.locator(".noUi-handle").first
     assert slider.locator(".widget-label").first.inner_text().strip(), "a slider without a label"
     handle.scroll_into_view_if_needed()
@@ -170,7 +177,9 @@ def drive_dropdown(page, cell, dropdown) -> None:
     values = dropdown.locator("option").evaluate_all("options => options.map(option => option.value)")
     others = [value for value in values if value != first]
     if others:
-        chosen = (changed_by(page, cell, lambda value=value: dropdown.select_option(value)) for value in others)
+        chosen = (
+            changed_by(page, cell, lambda value=value: dropdown.select_option(value)) for value in others
+        )
         assert any(chosen), f"choosing another than {first!r} changes nothing"
         assert changed_by(page, cell, lambda: dropdown.select_option(first)), f"the way back to {first!r}"
 

@@ -1,4 +1,4 @@
-"""The notebooks: how they are built, that they run and give their facts again, and that a mistyped parameter stops them."""
+"""The notebooks: how they are built, that they give their facts again, and that a mistyped parameter stops them."""
 
 from __future__ import annotations
 
@@ -77,7 +77,15 @@ def test_links_lead_to_files(notebook):
 
 
 def papermill(name, output, **values):
-    command = [sys.executable, "-m", "papermill", f"notebooks/{name}.ipynb", str(output), "--cwd", "notebooks"]
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        f"notebooks/{name}.ipynb",
+        str(output),
+        "--cwd",
+        "notebooks",
+    ]
     command += ["--no-progress-bar", "-y", json.dumps(values)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
@@ -119,7 +127,9 @@ def test_a_scenario_run_its_comparison_and_the_same_dice_when_trained_again(phan
     )
     assert done.returncode == 0, done.stderr[-2000:]
     report = (tmp_path / "report.ipynb").read_text()
-    assert "3 FA + 5 WA" in report and all(f"multiclass: {region_name(region)}" in report for region in REGIONS)
+    assert "3 FA + 5 WA" in report and all(
+        f"multiclass: {region_name(region)}" in report for region in REGIONS
+    )
 
     book = nbformat.read(tmp_path / "run.ipynb", as_version=4)
     (cell,) = [cell for cell in code_cells(book) if cell.source.endswith("metrics.mean_dice")]

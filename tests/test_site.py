@@ -80,7 +80,9 @@ def test_the_site_works_from_disk_without_a_network(site, browser):
     page.on("console", lambda line: line.type == "error" and complaints.append(f"{page.url}: {line.text}"))
     for path in sorted(site.rglob("*.html")):
         page.goto(path.as_uri())
-        assert all(re.search(r"\w{3}", image.get_attribute("alt")) for image in page.locator("article img").all())
+        assert all(
+            re.search(r"\w{3}", image.get_attribute("alt")) for image in page.locator("article img").all()
+        )
         if page.locator(".math").count():
             page.wait_for_selector("mjx-container svg", state="attached", timeout=60_000)
             assert page.locator("mjx-merror, [data-mjx-error]").count() == 0, path
