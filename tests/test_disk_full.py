@@ -11,21 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soak
-from test_compare import SETTINGS, in_this_process, write_experiment
 
 from mixsup_lib import slices
 from mixsup_lib.__main__ import main
 from mixsup_lib.config import make_config
-from mixsup_lib.experiments.compare import compare
 from mixsup_lib.experiments.runs import run
-from mixsup_lib.files import (
-    DiskFullError,
-    atomic_path,
-    disk_full,
-    is_leftover,
-    write_text,
-)
-from mixsup_lib.phantom import make_phantom
+from mixsup_lib.files import DiskFullError, atomic_path, disk_full, is_leftover, write_text
 from mixsup_lib.slices import prepare
 
 WINDOW = (32, 32)
@@ -66,25 +57,12 @@ def assert_one_sentence(capfd, disk: Path) -> str:
     return error[0]
 
 
-def test_phantom(disk, tmp_path, capfd):
-    call = ["phantom", str(disk / "c"), "--patients", "2", "--voxel-mm", "6", "--workers", "1"]
-    for room in (0, 30, 100):
-        leave(disk, room)
-        assert main(call) == 1
-        assert_one_sentence(capfd, disk)
-    (disk / "filler").unlink()
-    assert main(call) == 0
-    make_phantom(tmp_path / "c", patients=2, voxel_mm=6.0, workers=1, progress=False)
-    assert soak.results(disk / "c") == soak.results(tmp_path / "c")
-
-
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_prepare(disk, phantom, tmp_path, capfd, monkeypatch, workers):
+def test_prepare(disk, phantom, tmp_path, capfd, monkeypatch):
     """The slices of all patients take 2.5 MB. What fits is kept."""
-    call = ["prepare", str(phantom), str(disk / "s"), "--window", *map(str, WINDOW), "--workers", workers]
-    for room in (0, 500, 1000):
+    call = ["prepare", str(phantom), str(disk / "s"), "--window", *map(str, WINDOW), "--workers"]
+    for room, workers in ((0, "1"), (500, "2"), (1000, "1")):
         leave(disk, room)
-        assert main(call) == 1
+        assert main([*call, workers]) == 1
         said = assert_one_sentence(capfd, disk)
     assert ".npy: cannot" in said and "it needs 0.25 MB" in said
     (disk / "filler").unlink()
@@ -92,15 +70,11 @@ def test_prepare(disk, phantom, tmp_path, capfd, monkeypatch, workers):
     monkeypatch.setattr(
         slices, "patient_slices", lambda case, *rest: prepared.append(case.patient) or real(case, *rest)
     )
-    assert main(call) == 0
-    assert workers == "2" or 0 < len(prepared) < 8
+    assert main([*call, "1"]) == 0 and 0 < len(prepared) < 8
     whole = prepare(phantom, tmp_path / "s", window=WINDOW, progress=False)
     for patient in whole.cohort.patients:
         stored = np.load(disk / "s" / f"{patient.id}.npy", allow_pickle=False)
         assert np.array_equal(stored, whole.slices(patient.id))
-    assert {file.name for file in (disk / "s").iterdir()} == {
-        file.name for file in (tmp_path / "s").iterdir()
-    }
 
 
 def test_a_disk_that_says_only_at_the_flush_that_it_is_full(phantom, tmp_path, monkeypatch, capfd):
@@ -135,25 +109,6 @@ def test_run(disk, run_settings, tmp_path, capfd):
     (disk / "filler").unlink()
     assert main(["run", "--set", *pairs]) == 0
     assert soak.results(disk / "runs") == soak.results(tmp_path / "runs")
-
-
-def test_table_of_an_experiment(disk, phantom, tmp_path):
-    settings = {**SETTINGS, "device": "cpu"}
-    call = {"data": phantom, "settings": settings, "folds": [1], "stores": tmp_path / "stores"}
-    write_experiment(tmp_path)
-    compare(tmp_path / "short.yaml", out=tmp_path / "runs", execute=in_this_process, **call)
-    place, name = disk / "runs", "short-phantom"
-    subprocess.run(["cp", "-r", tmp_path / "runs", place], check=True)
-    for file in (place / name).glob("*.*"):
-        file.unlink()
-    leave(disk, 0)
-    with pytest.raises(DiskFullError, match=r"table.md: cannot be written, its disk is full"):
-        compare(tmp_path / "short.yaml", out=place, **call)
-    assert not (place / name / "table.csv").exists()
-    (disk / "filler").unlink()
-    compare(tmp_path / "short.yaml", out=place, **call)
-    for file in ("table.csv", "table.md"):
-        assert (place / name / file).read_bytes() == (tmp_path / "runs" / name / file).read_bytes()
 
 
 def test_a_file_keeps_what_it_held_and_the_sentence_tells_the_room(disk):

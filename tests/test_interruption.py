@@ -54,9 +54,8 @@ def test_workers_of_a_killed_process_end_and_free_its_locks(method, tmp_path):
             list(each(exec, [_touch_and_sleep(tmp_path / name, 600) for name in ("one", "two")]))
 
     child = _fork(work)
-    _wait_for(
-        lambda: (tmp_path / "one").exists() and (tmp_path / "two").exists()
-    )  # killed before that, a worker ends by itself
+    _wait_for((tmp_path / "one").exists)  # killed before it begins, a worker ends by itself
+    _wait_for((tmp_path / "two").exists)
     workers = psutil.Process(child).children(recursive=True)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)

