@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -66,17 +65,6 @@ def test_the_bundle_holds_the_commit_the_phantom_and_its_finished_runs_and_no_sc
     text = (top / "INSTALL.txt").read_text()
     assert "data/patients is no phantom" in text and "@" not in text
     assert "build/site (`make site` makes it)" in text
-
-
-def test_another_python_is_refused_in_one_sentence_before_anything_is_made(checkout, tmp_path):
-    bundle.add_texts(tmp_path, [], checkout)
-    script = tmp_path / "install.sh"
-    text = script.read_text()
-    assert "@" not in text
-    write(script, text.replace(f"{sys.version_info[0]}.{sys.version_info[1]}", "3.99"))
-    done = subprocess.run(["sh", script], capture_output=True, text=True)
-    assert done.returncode == 2 and "with Python 3.99" in done.stdout
-    assert not (tmp_path / "mixsup").exists()
 
 
 def test_an_unpacked_store_is_used_as_it_is(phantom, run_settings, tmp_path):

@@ -24,7 +24,7 @@ from mixsup_lib.experiments import compare as module
 from mixsup_lib.experiments.compare import compare, places, run_command, run_here
 from mixsup_lib.experiments.experiment import cells_of, read_experiment
 from mixsup_lib.experiments.runs import run
-from mixsup_lib.files import DataError, SettingError
+from mixsup_lib.files import DataError
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = {"preset": "tiny", "n_fa": 3, "iterations": 4, "batch_norm_batches": 2, "progress": False}
@@ -95,19 +95,6 @@ def test_a_second_call_reuses_what_is_done(main_job, phantom, capsys):
     papers = pd.read_csv(root / "runs/phantom/tables/table1.csv").set_index("scenario")
     assert papers.loc["standard, 3 FA", "whole tumour"] > 0
     assert papers.loc["mixed, 30 FA", "paper: whole tumour"] == 83.84
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"fold": 2}, "fold is given"),
-        ({"supervision": "mixed"}, "gives it itself"),
-        ({"itrations": 3}, "iterat"),
-    ],
-)
-def test_what_the_comparison_chooses_cannot_be_set(settings, words, phantom):
-    with pytest.raises(SettingError, match=words):
-        compare(None, phantom, settings=settings)
 
 
 # An experiment of one's own

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import gc
-import os
 import subprocess
 from pathlib import Path
 
@@ -75,20 +74,6 @@ def test_prepare(disk, phantom, tmp_path, capfd, monkeypatch):
     for patient in whole.cohort.patients:
         stored = np.load(disk / "s" / f"{patient.id}.npy", allow_pickle=False)
         assert np.array_equal(stored, whole.slices(patient.id))
-
-
-def test_a_disk_that_says_only_at_the_flush_that_it_is_full(phantom, tmp_path, monkeypatch, capfd):
-    call = ["prepare", str(phantom), str(tmp_path / "s"), "--window", *map(str, WINDOW), "--workers", "1"]
-
-    def full(file) -> None:
-        if os.pread(file, 1, 0) == b"{":  # the record of a patient
-            raise OSError(errno.ENOSPC, "")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("os.fsync", full)
-        assert main(call) == 1
-    assert ".json: cannot" in assert_one_sentence(capfd, tmp_path)
-    assert not list((tmp_path / "s").glob("*.json")) and main(call) == 0
 
 
 def test_run(disk, run_settings, tmp_path, capfd):

@@ -32,19 +32,6 @@ def test_killed_at_random_moments_a_job_ends_on_the_same_bytes(name, phantom, tm
     assert ends > 0
 
 
-@pytest.mark.parametrize("harm", ["changed", "half"])
-def test_a_result_that_differs_or_is_half_written_is_noticed(harm, phantom, tmp_path):
-    def job(cohort: Path, folder: Path, start: int) -> None:
-        file = folder / "history.csv"
-        if harm == "half":
-            (folder / "half.json").write_text('{"half": ')
-        file.write_text("a" if start == 0 else "b")
-        time.sleep(0.2)
-
-    with pytest.raises((SystemExit, ValueError), match="another file than|Expecting value"):
-        soak.soak(job, phantom, 5, np.random.default_rng(0), tmp_path)
-
-
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_of_a_killed_process_end_and_free_its_locks(method, tmp_path):
     """Without this, the workers wait for ever, with the lock that they inherited: the next start would never begin."""

@@ -85,15 +85,6 @@ def test_the_tolerance_holds_for_the_mean_of_a_region(pair, points, agrees):
     assert ("within" if agrees else "beyond") in comparison.verdict()
 
 
-def test_code_with_changes_of_its_own_may_be_any_code(pair):
-    for copy in pair:
-        change(copy, "provenance.json", lambda record: record.update(commit="0123456789ab-dirty"))
-    move_dice(pair[1], 0.01)
-    comparison = compare_runs(*pair)
-    assert comparison.agrees
-    assert comparison.machine == ("commit: 0123456789ab-dirty, both with uncommitted changes",)
-
-
 def test_without_a_difference_in_provenance_nothing_is_tolerated(pair):
     _, copy = pair
     move_dice(copy, 0.01)
@@ -109,13 +100,6 @@ def test_other_data_are_no_repetition_whatever_the_machine(pair):
     change(copy, "provenance.json", lambda record: record.update(cpu="x", data_fingerprint="0" * 16))
     comparison = compare_runs(*pair)
     assert not comparison.agrees and "so do the data" in comparison.verdict()
-
-
-def test_a_region_that_is_scored_on_one_side_alone_is_beyond_every_tolerance(pair):
-    _, copy = pair
-    change(copy, "metrics.json", lambda m: m["mean_dice"].update(whole_tumor=None))
-    change(copy, "provenance.json", lambda record: record.update(cpu="x"))
-    assert not compare_runs(*pair).agrees
 
 
 def test_it_runs_in_the_recorded_precision_and_says_first_that_the_data_differ(copy, tmp_path):

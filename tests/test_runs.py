@@ -105,11 +105,6 @@ def test_impossible_settings_are_refused_in_one_sentence(wrong, message):
     assert "\n" not in str(caught.value)
 
 
-def test_settings_survive_json(run_settings):
-    config = make_config(**run_settings)
-    assert RunConfig(**json.loads(json.dumps(config.settings()))) == config
-
-
 def test_notebook_parameters_become_the_configuration():
     before = {"get_ipython", "before"}
     given = {"cohort": "x", "n_fa": 3, "settings": {"a": 0.5, "n_fa": 4}}

@@ -123,12 +123,7 @@ def test_yaml_tags_of_python_are_refused_everywhere(tmp_path, marker, tag):
 def test_links_that_dataset_json_names_may_not_lead_out_of_the_cohort(tmp_path):
     (name,) = write_cohort(tmp_path / "cohort", "decathlon", patients=1)
     inside = tmp_path / "cohort" / "imagesTr" / f"{name}.nii.gz"
-    (tmp_path / "cohort" / "own").mkdir()
-    inside.rename(tmp_path / "cohort" / "own" / "scan.nii.gz")
-    inside.symlink_to("../own/scan.nii.gz")
-    find_cohort(tmp_path / "cohort").patients[0].read_images()
-    (tmp_path / "cohort" / "own" / "scan.nii.gz").rename(tmp_path / "outside.nii.gz")
-    inside.unlink()
+    inside.rename(tmp_path / "outside.nii.gz")
     inside.symlink_to(tmp_path / "outside.nii.gz")
     with pytest.raises(DataError, match=f"dataset.json: names 'imagesTr/{name}.nii.gz', which lies outside"):
         find_cohort(tmp_path / "cohort")
