@@ -234,11 +234,9 @@ def test_a_dead_kernel_is_started_again_a_fault_of_a_run_is_not_and_each_sees_it
     ("visible", "count", "jobs", "settings", "expected"),
     [
         (None, 0, None, {}, [None] * 4),
-        (None, 0, 3, {}, [None] * 3),
         (None, 0, None, {"threads": 3}, [None]),
         (None, 2, None, {}, ["0", "1"]),
         (None, 2, 4, {}, ["0", "1", "0", "1"]),
-        (None, 2, 1, {}, ["0"]),
         (None, 2, None, {"device": "cpu"}, [None] * 4),
         ("3, GPU-5a", 2, None, {}, ["3", "GPU-5a"]),
     ],

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mixsup_lib.config import RunConfig, make_config, run_config
+from mixsup_lib.config import make_config, run_config
 from mixsup_lib.datasets import find_cohort
 from mixsup_lib.datasets.slice_labels import derive_rows, write_slice_labels
 from mixsup_lib.experiments.runs import load_network, load_run, run
@@ -52,15 +52,6 @@ def test_location_settings_do_not_change_the_hash_and_others_do(run_settings):
         assert make_config(**{**run_settings, **same}).settings_hash() == base.settings_hash()
     for other in ({"a": 0.5}, {"iterations": 9}, {"k": 5}, {"threads": 2}, {"pixel_mm": 4.0}):
         assert make_config(**{**run_settings, **other}).settings_hash() != base.settings_hash()
-
-
-def test_a_setting_that_is_not_used_renames_no_folder(run_settings, tmp_path, monkeypatch):
-    config = make_config(**run_settings)
-    without = {name: value for name, value in config.settings().items() if value is not None}
-    monkeypatch.setattr(RunConfig, "settings", lambda self: without)
-    assert make_config(**run_settings).settings_hash() == config.settings_hash()
-    monkeypatch.undo()
-    assert make_config(**run_settings, split_lists=tmp_path).settings_hash() != config.settings_hash()
 
 
 def test_weak_patients_need_no_mask(phantom, run_settings, tmp_path):
