@@ -158,28 +158,6 @@ def test_a_flipped_bit_in_a_checkpoint_is_seen(copy):
         read_checkpoint(copy / "checkpoint.pt", torch.device("cpu"))
 
 
-# Stores
-
-
-@pytest.fixture
-def small(tmp_path):
-    write_cohort(tmp_path / "cohort", "brats2021", patients=2)
-    return prepare(tmp_path / "cohort", tmp_path / "store", progress=False)
-
-
-def again(store):
-    return prepare(store.cohort.folder, store.folder, progress=False)
-
-
-def test_a_damaged_record_of_stored_slices_is_made_again(small):
-    path = small.folder / f"{small.cohort.patients[0].id}.json"
-    before = path.read_text()
-    for damage in ("", "{}", before.replace("16", "15", 1), before.replace("12", "11", 1)):
-        path.write_text(damage)
-        assert again(small).fingerprint() == small.fingerprint()
-        assert path.read_text() == before
-
-
 def test_a_run_does_not_train_on_slices_that_changed(run_settings):
     one = {**run_settings, "iterations": 1}
     run(make_config(**one))

@@ -13,7 +13,6 @@ import psutil
 import pytest
 import soak
 from filelock import FileLock
-from test_training import trainer
 
 from mixsup_lib import slices
 from mixsup_lib.config import make_config
@@ -149,26 +148,3 @@ def test_a_second_process_on_a_run_is_refused_while_the_first_goes_on(run_settin
     assert os.waitpid(child, 0)[1] == 0
     (finished,) = [path.parent for path in config.out.rglob("metrics.json")]
     assert run(config) == finished and not list(config.out.rglob("*.partial"))
-
-
-def test_a_busy_process_beside_changes_no_bit(run_settings):
-    """Threads per run are a setting: what else computes on the machine decides nothing."""
-    alone = trainer(run_settings)
-    alone.run()
-    busy = [_fork(_compute_for_ever) for _ in range(2)]
-    try:
-        beside = trainer(run_settings)
-        beside.run()
-    finally:
-        for child in busy:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-    assert beside.history == alone.history
-    one, other = alone.network.state_dict(), beside.network.state_dict()
-    assert all(one[name].equal(other[name]) for name in one)
-
-
-def _compute_for_ever() -> None:
-    numbers = np.ones((300, 300))
-    while True:
-        numbers = numbers @ numbers / 300

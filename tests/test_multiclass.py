@@ -53,7 +53,6 @@ def assert_equal_up_to_rounding(found, expected):
 
 
 @pytest.mark.claim("C3.2-04")
-@pytest.mark.claim("C3.2-04")
 def test_the_gradient_of_the_network_with_k_branches_equals_that_of_k_separate_passes():
     """Joint loss of section 3.2: a of the segmentation pass and (1 - a) / K of a pass with each branch alone."""
     generator = torch.Generator().manual_seed(1)
@@ -81,6 +80,7 @@ def test_the_gradient_of_the_network_with_k_branches_equals_that_of_k_separate_p
     assert_equal_up_to_rounding([p.grad for p in whole.unet.parameters()], expected)
 
 
+@pytest.mark.claim("C3.2-04")
 def test_the_label_of_one_subclass_trains_its_own_branch_and_no_other():
     whole = network(K)
     _, image_scores = whole(torch.randn(2, 4, 48, 48, dtype=torch.float64))
@@ -109,7 +109,6 @@ def test_the_list_of_a_subclass_holds_the_annotated_slices_that_show_it(store, s
     assert set(data.positive[K]) == set(np.concatenate(data.positive[:K]))
 
 
-@pytest.mark.claim("C3.2-02")
 @pytest.mark.claim(
     "C3.2-02",
     "Image-level labels are given for each class and are not exclusive",
@@ -122,6 +121,7 @@ def test_a_slice_can_show_several_subclasses(store, split):
     assert sum(len(rows) for rows in data.positive[:K]) > len(data.positive[K])
 
 
+@pytest.mark.claim("C3.2-02")
 def test_a_weak_patient_has_the_subclasses_that_slice_labels_csv_names(store, split):
     data = select_training_slices(store, split, "multiclass")
     for patient, table in store.presence(list(split.weak), "multiclass").items():
@@ -131,7 +131,6 @@ def test_a_weak_patient_has_the_subclasses_that_slice_labels_csv_names(store, sp
         assert (data.label_index[rows] == -1).all()
 
 
-@pytest.mark.claim("C3.2-07")
 @pytest.mark.claim("C3.2-06")
 @pytest.mark.parametrize("k", [3, 4])
 def test_every_batch_holds_pixels_of_every_subclass_so_that_all_weights_sum_to_1(store, split, k):
@@ -145,6 +144,7 @@ def test_every_batch_holds_pixels_of_every_subclass_so_that_all_weights_sum_to_1
         assert sums == pytest.approx(T, rel=1e-4)
 
 
+@pytest.mark.claim("C3.2-07")
 def test_without_the_lists_some_batches_would_lack_a_subclass(store, split):
     data = select_training_slices(store, split, "multiclass")
     plain = sampler_of(type(data)(**{**vars(data), "positive": data.positive[K:]}))
@@ -163,7 +163,6 @@ def test_both_arms_follow_the_rule_of_the_lists(store, split, supervision):
 # The binary problems
 
 
-@pytest.mark.claim("F-14")
 @pytest.mark.claim(
     "F-14",
     "Positive is relative to the task: for tumour core a slice with oedema only is negative",
@@ -186,6 +185,7 @@ def test_a_slice_with_oedema_only_is_negative_for_the_cores_and_positive_for_the
     assert (core.label_index[sorted(oedema_only)] == -1).all()
 
 
+@pytest.mark.claim("F-14")
 def test_a_slice_without_enhancement_is_negative_for_the_enhancing_core(store, split):
     data, subclasses = (select_training_slices(store, split, t) for t in ("enhancing_core", "multiclass"))
     values = list(paper.CLASSES)
@@ -213,8 +213,8 @@ def others(store, without_core):
 @pytest.mark.claim(
     "F-22",
     "What if the annotated patients lack a subclass? (the paper does not say)",
-    ours="refused: the sentence names the subclass, the patients, how many others show it, and what to do; "
-    "weak patients without it are a warning",
+    ours="refused: the sentence names the subclass, the patients, how many others show it, and what to "
+    "do; weak patients without it are a warning",
 )
 def test_annotated_patients_without_a_subclass_are_named_with_what_to_do(store, without_core, others):
     with pytest.raises(DataError) as caught:
@@ -269,7 +269,6 @@ def finish(run_settings, **changes):
     return folder, load_run(folder)[1], pd.read_csv(folder / "per_patient.csv")
 
 
-@pytest.mark.claim("C4.2-11")
 @pytest.mark.claim("C3.2-10")
 @pytest.mark.claim("C4.2-11")
 @pytest.mark.parametrize("supervision", ["standard", "mixed"])
@@ -286,6 +285,7 @@ def test_a_multiclass_run_ends_with_the_dice_of_three_regions_from_one_label_map
     assert np.allclose(history["loss"], joint, rtol=1e-4)
 
 
+@pytest.mark.claim("C4.2-11")
 def test_dice_of_the_regions_comes_from_the_classes_of_the_label_map(run_settings, monkeypatch):
     """A prediction that calls all enhancing core oedema: whole tumour is perfect, enhancing core is missed."""
     cohort = find_cohort(run_settings["cohort"])

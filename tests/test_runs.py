@@ -83,8 +83,6 @@ def test_a_patient_with_neither_mask_nor_labels_is_named(phantom, run_settings, 
     [
         ({"fold": 6}, "fold is 6"),
         ({"n_fa": 0}, "'n_fa': found 0"),
-        ({"task": "tumour"}, "'task': found 'tumour'"),
-        ({"n_fa": 2.5}, "'n_fa': found 2.5"),
         ({"supervision": "standard", "n": 4}, "standard supervision sees no weak images"),
         ({"task": "multiclass", "k": 2}, "multiclass needs k >= 3"),
         ({"target_weights": (0.5, 0.3, 0.2)}, "target_weights needs 2 values"),

@@ -36,13 +36,13 @@ def assert_same(first, second):
         assert torch.equal(tensor, second[name]), name
 
 
-@pytest.mark.claim("C4.2-01")
 @pytest.mark.claim("C3.1-22")
 def test_the_joint_loss_is_a_times_segmentation_plus_rest_classification(run_settings):
     row = trainer(run_settings).step()
     assert row[1] == pytest.approx(0.7 * row[2] + 0.3 * row[3], rel=1e-5)
 
 
+@pytest.mark.claim("C4.2-01")
 def test_standard_supervision_minimises_the_segmentation_loss_alone(run_settings):
     row = trainer(run_settings, supervision="standard").step()
     assert row[1] == row[2] and row[3] == 0
@@ -63,7 +63,6 @@ def test_with_a_of_1_the_unet_learns_from_the_segmentation_loss_alone_and_the_br
     assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
 
 
-@pytest.mark.claim("C3.1-25")
 @pytest.mark.parametrize(
     "variant",
     [
@@ -88,6 +87,7 @@ def test_every_variant_trains_and_its_branch_gets_a_gradient(run_settings, varia
     assert all(bool(gradient.isfinite().all()) for gradient in gradients.values())
 
 
+@pytest.mark.claim("C3.1-25")
 def test_gradients_of_several_batches_are_summed_before_one_step(run_settings):
     ten = trainer(run_settings, batches_per_iteration=3, optimizer="normalized_sgd", learning_rate=0.1)
     by_hand = trainer(run_settings)
