@@ -22,6 +22,7 @@ from mixsup_lib.losses import class_weights, classification_loss, joint_loss, se
 from mixsup_lib.model import MixedSupervisionUNet
 from mixsup_lib.protocol import Split, make_split
 from mixsup_lib.sampling import BatchSampler, select_training_slices
+from mixsup_lib.training import build_network
 
 K = len(paper.CLASSES)
 T, A = paper.TARGET_WEIGHTS["multiclass"], paper.SEGMENTATION_SHARE["multiclass"]
@@ -312,3 +313,13 @@ def test_a_binary_run_of_a_core_ends_with_the_dice_of_that_core(run_settings, ta
         assert row.truth_voxels == truth.sum() > 0
     examples = runs.read_examples(folder)
     assert set(np.unique(examples["truth"])) == {0, 1}
+
+
+def test_the_networks_of_both_arms_and_all_tasks_start_from_the_same_unet():
+    states = []
+    for task in ("tumor_core", "multiclass"):
+        for supervision in ("standard", "mixed"):
+            config = make_config(cohort="x", preset="tiny", task=task, supervision=supervision)
+            states.append(build_network(config, 4, (48, 48)).unet.state_dict())
+    for other in states[1:]:
+        assert all(torch.equal(states[0][name], other[name]) for name in states[0])
