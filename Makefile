@@ -45,7 +45,7 @@ run: $(STAMP)
 	@$(BIN)/python -m mixsup_lib compare $(if $(DATA),--data "$(DATA)")
 
 test: $(STAMP) $(if $(CI),$(SITE_STAMP) $(WORKFLOW_STAMP))
-	@$(BIN)/python -m pytest tests --durations=5
+	@$(BIN)/python -m pytest tests -n logical --maxprocesses 4 --dist loadgroup --durations 5
 
 soak: $(STAMP)
 	@$(BIN)/python workflow/soak.py

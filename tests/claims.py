@@ -62,19 +62,14 @@ def markers(module: ast.Module) -> Iterator[tuple[str, ...]]:
     for node in ast.walk(module):
         for call in node.decorator_list if isinstance(node, ast.FunctionDef) else []:
             if isinstance(call, ast.Call) and ast.unparse(call.func) == "pytest.mark.claim":
-                yield (
-                    node.name,
-                    *(ast.literal_eval(a) for a in [*call.args, *(k.value for k in call.keywords)]),
-                )
+                yield (node.name, *(ast.literal_eval(a) for a in [*call.args, *(k.value for k in call.keywords)]))
 
 
 def departures(node: ast.AST, place: str) -> Iterator[tuple[str, str]]:
     """(place, sentence) of every docstring, that of a constant too; the place is "module.Class.function"."""
     for child in ast.iter_child_nodes(node):
         named = isinstance(child, ast.ClassDef | ast.FunctionDef)
-        text = (
-            child.value.value if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant) else ""
-        )
+        text = child.value.value if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant) else ""
         for paragraph in re.split(r"\n\s*\n|\n(?=\s*Departure:)", text if isinstance(text, str) else ""):
             if paragraph.strip().startswith("Departure:"):
                 yield place, " ".join(paragraph.split()[1:])

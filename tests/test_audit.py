@@ -44,12 +44,7 @@ def test_other_numbers_would_change_the_verdicts(monkeypatch):
     monkeypatch.setitem(TABLE_1, ("mixed", 5), (70.0, 50.11, 60.06))
     monkeypatch.setitem(TABLE_2, ("mixed", "tumor_core"), (60.0, 66.82, 63.45, 60.83, 61.91, 62.6))
     wrong = " ".join(s.says for s in audit.audit() if s.verdict == "not supported")
-    for start in (
-        "with 5 and 15 FA",
-        "the largest",
-        "15 FA: an improvement",
-        "whole tumour: mixed with 5 FA",
-    ):
+    for start in ("with 5 and 15 FA", "the largest", "15 FA: an improvement", "whole tumour: mixed with 5 FA"):
         assert start in wrong
 
 

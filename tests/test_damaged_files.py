@@ -7,20 +7,18 @@ import shutil
 import struct
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from cohorts import patient_id, write_cohort, write_dataset_json
 from hypothesis import given, settings, strategies as st
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
-from mixsup_lib.__main__ import main as command_line, read_settings
+from mixsup_lib.__main__ import read_settings
 from mixsup_lib.check import check_cohort
 from mixsup_lib.config import make_config
 from mixsup_lib.datasets import find_cohort
-from mixsup_lib.datasets.slice_labels import FILE_NAME, derive_rows, read_slice_labels, write_slice_labels
+from mixsup_lib.datasets.slice_labels import derive_rows, read_slice_labels, write_slice_labels
 from mixsup_lib.experiments.experiment import read_experiment
 from mixsup_lib.experiments.runs import collect, load_network, load_run, read_examples, read_history, run
 from mixsup_lib.files import DataError, SettingError, read_yaml
@@ -63,71 +61,19 @@ def refused(folder: Path, sentence: str) -> None:
 SFORM_XX, QFORM_CODE, SFORM_CODE, PIXDIM = 280, 252, 254, 76
 
 
-def test_a_flipped_bit_in_the_affine_of_one_of_four_sequences_is_seen(brats):
-    """The upper twelve bits of each of the sform's numbers: seen, or a shift of less than a tenth of a voxel."""
-    path = image(brats, "t1ce")
-    whole = path.read_bytes()
-    sound = bytearray(gzip.decompress(whole))
-    patient = find_cohort(brats).patients[0]
-    before, seen = nib.Nifti1Header(bytes(sound[:348])).get_sform(), 0
-    corners = np.indices((2, 2, 2)).reshape(3, 8) * (np.array([16, 16, 12])[:, None] - 1)
-    for bit in (32 * number + bit for number in range(12) for bit in range(20, 32)):
-        some = bytearray(sound)
-        some[SFORM_XX + bit // 8] ^= 1 << bit % 8
-        path.write_bytes(gzip.compress(bytes(some), 1))
-        try:
-            patient.load_volumes(_raise)
-        except DataError as error:
-            assert path.name in str(error)
-            seen += 1
-        else:
-            change = nib.Nifti1Header(bytes(some[:348]), check=False).get_sform() - before
-            assert np.linalg.norm(change[:3, :3] @ corners + change[:3, 3:], axis=0).max() <= 0.1
-    assert seen > 50  # flips of what is 0 in the file's affine mostly stay below
-
-
-def _raise(file, sentence):
-    raise DataError(f"{file}: {sentence}")
-
-
 @pytest.mark.parametrize(
     ("edits", "sentence"),
     [
         ([(PIXDIM + 4, "f", 2.0)], r"has voxels of 1x1x1 mm by its affine, but 2x1x1 by pixdim"),
         ([*((PIXDIM + 4 * i, "f", 1e6) for i in (1, 2, 3)), (SFORM_CODE, "h", 0)], "voxels of .* expected 0.01 to 100"),
         ([(QFORM_CODE, "h", 1), (256, "f", 1.0), (264, "f", 0.0)], "has axes LPS by its sform, but .* by its qform"),
-        ([(40, "h", 2)], "goes on after the 16x16 voxels|expected 3 axes"),
         ([(42, "h", 8)], "goes on after the 8x16x12 voxels that its header tells"),
-        ([(42, "h", -16)], "."),
         ([(offset, "h", 32767) for offset in (42, 44, 46)], "is cut off before its end"),
     ],
 )  # fmt: skip
 def test_a_header_that_contradicts_itself_or_the_file_is_refused(brats, edits, sentence):
     edit_header(image(brats), *edits)
     refused(brats, sentence)
-
-
-def test_a_gzip_file_of_several_members_is_read_whole(brats):
-    """As bgzip writes them."""
-    path = image(brats)
-    before = find_cohort(brats).patients[0].read_images().images
-    content = gzip.decompress(path.read_bytes())
-    path.write_bytes(b"".join(gzip.compress(content[i : i + 500]) for i in range(0, len(content), 500)))
-    np.testing.assert_array_equal(find_cohort(brats).patients[0].read_images().images, before)
-
-
-def test_a_patient_with_other_axes_than_most_is_noted(tmp_path):
-    """A 4D file without a mask has nothing to compare with but other patients."""
-    names = list(write_cohort(tmp_path, "decathlon", patients=3))
-    shutil.rmtree(tmp_path / "labelsTr")
-    (tmp_path / FILE_NAME).write_text(
-        "patient,class,first_z,last_z\n" + "".join(f"{n},none,,\n" for n in names)
-    )
-    assert set(check_cohort(tmp_path)["severity"]) == {"note"} and len(check_cohort(tmp_path)) == 1
-    edit_header(tmp_path / "imagesTr" / f"{names[1]}.nii.gz", (SFORM_XX, "f", -1.0))
-    table = check_cohort(tmp_path)
-    (sentence,) = table["problem"][table["patient"] == names[1]]
-    assert "its axes run LAS, those of 2 others RAS" in sentence
 
 
 # TIFF, dataset.json, lists, tables
@@ -144,134 +90,29 @@ def test_a_tiff_stored_turned_is_refused(tmp_path):
     refused(tmp_path, r"is stored turned or mirrored \(TIFF orientation 3, expected 1\)")
 
 
-def test_a_tiff_that_no_longer_says_that_0_is_black_is_refused(tmp_path):
-    """Pillow would take 0 for white, and every mask for its opposite."""
-    path = first_slice(tmp_path)
-    path = path.with_name(f"{path.stem}_mask.tif")
-    entry, other = (struct.pack("<HHI", tag, 3, 1) for tag in (262, 263))
-    path.write_bytes(path.read_bytes().replace(entry, other))
-    refused(tmp_path, r"does not say that 0 is black \(TIFF photometric interpretation None\)")
-
-
-def test_a_flipped_bit_in_a_deflated_strip_is_seen(tmp_path):
-    """The decoder stops at the last pixel, before the checksum."""
-    path = first_slice(tmp_path)
-    Image.open(path).save(path, compression="tiff_adobe_deflate")
-    patient, seen = find_cohort(tmp_path).patients[0], 0
-    sound = patient.read_images().images
-    with Image.open(path) as image:
-        first, size = image.tag_v2[273][0], image.tag_v2[279][0]
-    content = path.read_bytes()
-    for bit in range(8 * first, 8 * (first + size), 37):
-        some = bytearray(content)
-        some[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(bytes(some))
-        try:
-            np.testing.assert_array_equal(patient.read_images().images, sound)  # a bit that means nothing
-        except DataError as error:
-            assert path.name in str(error)
-            seen += 1
-    assert seen > 0.95 * 8 * size / 37
-
-
-@pytest.mark.parametrize("kind", ["PNG", "EPS"])
-def test_what_is_no_tiff_inside_is_handed_to_no_other_decoder(tmp_path, kind):
-    path = first_slice(tmp_path)
-    Image.new("RGB", (16, 16)).save(path, kind)
+def test_what_is_no_tiff_inside_is_handed_to_no_other_decoder(tmp_path):
+    Image.new("RGB", (16, 16)).save(first_slice(tmp_path), "EPS")
     refused(tmp_path, "is not a readable TIFF file")
 
 
 def test_one_mask_for_two_patients_is_refused(tmp_path):
     first, second = write_cohort(tmp_path, "decathlon", patients=2)
-    entries = [
-        {"image": f"imagesTr/{n}.nii.gz", "label": f"labelsTr/{first}.nii.gz"} for n in (first, second)
-    ]
+    entries = [{"image": f"imagesTr/{n}.nii.gz", "label": f"labelsTr/{first}.nii.gz"} for n in (first, second)]
     write_dataset_json(tmp_path, [], training=entries)
     refused(tmp_path, f"names the mask labelsTr/{first}.nii.gz for {first} and for {second}")
-
-
-@pytest.mark.parametrize(
-    "entry", ["imagesTr/" + "x" * 5000, "imagesTr/a\0b", "imagesTr/a\nb", "imagesTr/\ud800"]
-)
-def test_an_entry_that_can_be_no_files_name_is_refused(tmp_path, entry):
-    write_cohort(tmp_path, "decathlon", patients=1)
-    write_dataset_json(tmp_path, [], training=[{"image": entry, "label": ""}])
-    refused(tmp_path, "names .* which lies outside the cohort folder")
-
-
-def test_json_nested_without_end_is_refused(tmp_path):
-    write_cohort(tmp_path, "decathlon", patients=1)
-    (tmp_path / "dataset.json").write_text('{"a":' * 100_000)
-    refused(tmp_path, "dataset.json: cannot be used")
-
-
-def test_a_patient_on_two_lists_is_named_with_both_files(tmp_path):
-    for name, text in (("fully_annotated", "A\n"), ("weak", "B\n"), ("test", "C\nA\n")):
-        (tmp_path / f"{name}.txt").write_text(text)
-    with pytest.raises(DataError, match=r"A stands in fully_annotated\.txt and in test\.txt"):
-        read_split(tmp_path, ["A", "B", "C"], n_fa=1)
-
-
-def test_long_fields_are_quoted_short(tmp_path):
-    for line in (f"P,oedema,2,{'9' * 5000}", f"P,{'x' * 5000},1,2"):
-        (tmp_path / FILE_NAME).write_text(f"patient,class,first_z,last_z\n{line}\n")
-        with pytest.raises(DataError, match="line 2") as caught:
-            read_slice_labels(tmp_path)
-        assert len(str(caught.value)) < 600
 
 
 # YAML
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "[" * 100_000,
-        "9" * 5000,
-        "2001-99-99",
-        "{" * 3000,
-        "- " * 5000,
-        "a: !!python/name:os.system",
-    ],
-    ids=["nested", "digits", "date", "maps", "items", "object"],
-)
+@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000, "2001-99-99"], ids=["nested", "digits", "date"])
 def test_yaml_that_python_chokes_on_is_one_error(text):
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         read_yaml(text)
     assert len(str(caught.value)) < 400
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [{"preset": ["tiny"]}, {"supervision": {}}, {"learning_rate": float("nan")}, {"momentum": float("nan")},
-     {"window": (0, 48)}, {"input_size": -1}, {"target_weights": (float("inf"), 1.0)}, {"a": [[list(range(9999))]]},
-     {"split_lists": ""}],
-)  # fmt: skip
-def test_values_of_the_wrong_kind_are_refused_in_a_short_sentence(wrong):
-    with pytest.raises(SettingError, match=next(iter(wrong))) as caught:
-        make_config(cohort="x", **wrong)
-    assert len(str(caught.value)) < 300
-
-
-def test_a_settings_file_whose_names_are_no_text_is_refused(tmp_path, capsys):
-    (tmp_path / "s.yaml").write_text("1: 2\n")
-    assert command_line(["run", "--config", str(tmp_path / "s.yaml")]) == 2
-    assert "s.yaml: found" in capsys.readouterr().err
-
-
 # Runs
-
-
-@pytest.fixture(scope="module")
-def finished(phantom, tmp_path_factory):
-    root = tmp_path_factory.mktemp("run")
-    where = {"cohort": phantom, "out": root / "runs", "stores": root / "stores"}
-    return run(make_config(**where, n_fa=3, iterations=2, batch_norm_batches=2, progress=False, device="cpu"))
-
-
-@pytest.fixture
-def copy(finished, tmp_path):
-    return shutil.copytree(finished, tmp_path / finished.name)
 
 
 READERS = {
@@ -290,120 +131,46 @@ def refused_run(folder: Path, name: str, read) -> None:
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("harm", ["cut", "missing", "foreign"])
-def test_a_cut_missing_or_foreign_file_of_a_run_is_one_sentence(copy, name, harm):
-    READERS[name](copy)
-    whole = (copy / name).read_bytes()
-    if harm == "missing":
+def test_a_cut_missing_or_foreign_file_of_a_run_is_one_sentence(copy, harm):
+    for name, read in READERS.items():
+        read(copy)
+        whole = (copy / name).read_bytes()
         (copy / name).unlink()
-    else:
-        (copy / name).write_bytes(whole[: len(whole) // 2] if harm == "cut" else b"a,b\n1,2\n")
-    if name == "history.csv" and harm == "cut":  # whole lines are a shorter history
-        (copy / name).write_bytes(whole[:40])
-    refused_run(copy, name, READERS[name])
+        if harm == "cut":  # within the first line: whole lines of a table are a shorter table
+            (copy / name).write_bytes(whole[: min(len(whole) // 2, 40)])
+        elif harm == "foreign":
+            (copy / name).write_bytes(b"a,b\n1,2\n")
+        refused_run(copy, name, read)
+        (copy / name).write_bytes(whole)
 
 
-def test_weights_of_another_network_are_refused(copy):
-    weights = load_file(copy / "weights.safetensors")
-    first = next(iter(weights))
-    save_file({**weights, first: torch.zeros(3, 3)}, copy / "weights.safetensors")
-    with pytest.raises(DataError, match=r"weights.safetensors: holds other layers than the network"):
-        load_network(copy, 4, (48, 48))
-
-
-@pytest.mark.parametrize(
-    ("name", "old", "new"),
-    [
-        ("per_patient.csv", "whole_tumor", "whole_tumor,x"),
-        ("per_patient.csv", "whole_tumor", ""),
-        ("metrics.json", '"n_fa": 3', '"n_fa": "three"'),
-        ("metrics.json", '"task": "whole_tumor"', '"task": "x"'),
-        ("metrics.json", '"weak": [', '"weak": [7, '),
-        ("metrics.json", '"config": {', '"config": [], "other": {'),
-    ],
-)
-def test_a_record_of_another_form_is_one_sentence(copy, name, old, new):
-    text = (copy / name).read_text()
-    assert old in text
-    (copy / name).write_text(text.replace(old, new))
-    refused_run(copy, name, collect)
-
-
-def test_a_flipped_bit_in_a_checkpoint_is_seen(finished, run_settings):
+def test_a_flipped_bit_in_a_checkpoint_is_seen(copy):
     """torch itself does not look: its reader of archives leaves checksums out."""
-    config = make_config(**{**run_settings, "iterations": 4})
-    folder = run(config)
-    partial = folder.with_name(folder.name + ".partial")
-    partial.mkdir()
-    content = bytearray((folder / "checkpoint.pt").read_bytes())
-    shutil.rmtree(folder)
+    content = bytearray((copy / "checkpoint.pt").read_bytes())
     content[len(content) // 2] ^= 1
-    (partial / "checkpoint.pt").write_bytes(bytes(content))
-    with pytest.raises(
-        DataError, match=r"checkpoint.pt: not a readable checkpoint .* delete it to start anew"
-    ):
-        run(config)
-
-
-# Stores
-
-
-@pytest.fixture
-def small(tmp_path):
-    write_cohort(tmp_path / "cohort", "brats2021", patients=2)
-    return prepare(tmp_path / "cohort", tmp_path / "store", progress=False)
-
-
-def again(store):
-    return prepare(store.cohort.folder, store.folder, progress=False)
-
-
-def test_a_damaged_record_of_stored_slices_is_made_again(small):
-    path = small.folder / f"{small.cohort.patients[0].id}.json"
-    before = path.read_text()
-    for damage in ("", "{", "[1]", "{}", before.replace("16", "15", 1), before.replace("12", "11", 1)):
-        path.write_text(damage)
-        assert again(small).fingerprint() == small.fingerprint()
-        assert path.read_text() == before
-
-
-@pytest.mark.parametrize("content", [b"", b"\x93NUMPY"])
-def test_damaged_slices_of_a_store_are_made_again(small, content):
-    before = small[:]
-    (small.folder / f"{small.cohort.patients[0].id}.npy").write_bytes(content)
-    np.testing.assert_array_equal(again(small)[:], before)
-
-
-def test_a_flipped_bit_in_stored_slices_is_seen_before_they_are_trained_on(small, run_settings):
-    names = [patient.id for patient in small.cohort.patients]
-    small.verify(names)
-    path = small.folder / f"{names[1]}.npy"
-    content = bytearray(path.read_bytes())
-    content[-5000] ^= 1
-    path.write_bytes(bytes(content))
-    store = again(small)
-    store.verify(names[:1])
-    with pytest.raises(DataError, match=rf"{names[1]}.npy: these are not the slices that were prepared"):
-        store.verify(names)
+    (copy / "checkpoint.pt").write_bytes(bytes(content))
+    with pytest.raises(DataError, match=r"checkpoint.pt: not a readable checkpoint .* delete it to start anew"):
+        read_checkpoint(copy / "checkpoint.pt", torch.device("cpu"))
 
 
 def test_a_run_does_not_train_on_slices_that_changed(run_settings):
-    first = run(make_config(**{**run_settings, "iterations": 1}))
+    one = {**run_settings, "iterations": 1}
+    run(make_config(**one))
     *_, images = sorted(run_settings["stores"].rglob("*.npy"))
     content = bytearray(images.read_bytes())
     content[-2] ^= 1
     images.write_bytes(bytes(content))
     with pytest.raises(DataError, match="not the slices that were prepared; delete this file"):
         for fold in range(1, 6):  # one of them holds the last patient
-            run(make_config(**{**run_settings, "iterations": 1, "seed": 1, "fold": fold}))
+            run(make_config(**one, seed=1, fold=fold))
     images.unlink()
-    assert run(make_config(**{**run_settings, "iterations": 1, "seed": 2})).exists() and first.exists()
+    assert run(make_config(**one, seed=2)).exists()
 
 
 # Values made up at random: a refusal is one sentence, nothing else is raised
 
-quick = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+quick = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -492,20 +259,16 @@ def damaged(content: bytes, accidents: list[tuple[str, int, int]]) -> bytes:
     some = bytearray(content)
     for what, place, byte in accidents:
         at = place % (len(some) + 1)
-        if what == "flip" and at < len(some):
+        new = {"cut": b"", "insert": bytes([byte]), "zero": bytes(len(some[at : at + byte]))}
+        until = {"cut": len(some), "insert": at, "zero": at + byte}
+        if what != "flip":
+            some[at : until[what]] = new[what]
+        elif at < len(some):
             some[at] ^= 1 << byte % 8
-        elif what == "cut":
-            del some[at:]
-        elif what == "insert":
-            some[at:at] = bytes([byte])
-        elif what == "zero":
-            some[at : at + byte] = bytes(len(some[at : at + byte]))
     return bytes(some)
 
 
-accident = st.tuples(
-    st.sampled_from(["flip", "cut", "insert", "zero"]), st.integers(0, 2**16), st.integers(0, 255)
-)
+accident = st.tuples(st.sampled_from(["flip", "cut", "insert", "zero"]), st.integers(0, 2**16), st.integers(0, 99))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -86,9 +86,7 @@ def test_a_solution_is_right(exercise):
 def worded(mistake: Mistake) -> re.Pattern:
     """What a mistake says, whatever is filled in."""
     parts = string.Formatter().parse(mistake.says)
-    return re.compile(
-        "".join(re.escape(text) + ".*" * (name is not None) for text, name, _, _ in parts), re.S
-    )
+    return re.compile("".join(re.escape(text) + ".*" * (name is not None) for text, name, _, _ in parts), re.S)
 
 
 @each
@@ -114,9 +112,7 @@ def test_every_check_and_every_solution_belongs_to_an_exercise():
     files = sorted((ROOT / "mixsup_lib" / "teaching" / "exercises").glob("nb*.py"))
     defined = [name for file in files for name in re.findall(r"^(exercise_\w+) =", file.read_text(), re.M)]
     assert sorted(defined) == sorted(named)
-    assert {path.stem for path in SOLUTIONS.glob("*.py")} == {
-        name.replace("exercise", "ex") for name in named
-    }
+    assert {path.stem for path in SOLUTIONS.glob("*.py")} == {name.replace("exercise", "ex") for name in named}
 
 
 def test_exercises_are_numbered_in_order():
@@ -146,9 +142,7 @@ def test_a_detector_may_compare_sorted_lists():
 def test_the_number_of_tumours_says_nothing_of_islands():
     from scipy import ndimage
 
-    verdict = nb06.exercise_6_3(
-        lambda prediction, truth: ndimage.label(prediction)[1] - ndimage.label(truth)[1]
-    )
+    verdict = nb06.exercise_6_3(lambda prediction, truth: ndimage.label(prediction)[1] - ndimage.label(truth)[1])
     assert "the number of tumours" in verdict.message
 
 
@@ -209,8 +203,6 @@ def test_an_answer_leaves_its_arguments_alone(given):
 
 
 def test_chance_comes_from_the_generator_that_is_handed_in():
-    draw = Exercise(
-        np.random.Generator.random, {"a draw": (np.random.default_rng(1),)}, (), "right", same=np.less
-    )
+    draw = Exercise(np.random.Generator.random, {"a draw": (np.random.default_rng(1),)}, (), "right", same=np.less)
     assert not draw(lambda rng: np.random.default_rng().random() - 1).right
     assert draw(lambda rng: rng.random() - 1).right

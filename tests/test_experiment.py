@@ -7,21 +7,17 @@ import yaml
 
 from mixsup_lib.config import make_config
 from mixsup_lib.datasets import find_cohort
-from mixsup_lib.experiments.experiment import Experiment, cells_of, read_experiment
+from mixsup_lib.experiments.experiment import cells_of, read_experiment
 from mixsup_lib.experiments.runs import run_folder, split_of
 from mixsup_lib.files import DataError, MixsupError, SettingError
 from mixsup_lib.paper import TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
-GOOD = {
-    "name": "short",
-    "compare": "first",
-    "settings": {"preset": "tiny"},
-    "variants": {
-        "a": {"supervision": "standard"},
-        "b": {"supervision": "mixed"},
-        "c": {"supervision": "mixed", "a": 1.0},
-    },
+GOOD = {"name": "short", "compare": "first", "settings": {"preset": "tiny"}}
+GOOD["variants"] = {
+    "a": {"supervision": "standard"},
+    "b": {"supervision": "mixed"},
+    "c": {"supervision": "mixed", "a": 1.0},
 }
 
 
@@ -31,21 +27,14 @@ def written(folder: Path, **changes) -> Path:
     return path
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "scenarios").glob("*.yaml")), ids=lambda path: path.stem)
-def test_the_experiments_that_ship_can_be_read(path):
-    assert read_experiment(path).name == path.stem
+def test_the_experiments_that_ship_can_be_read():
+    for path in (ROOT / "scenarios").glob("*.yaml"):
+        assert read_experiment(path).name == path.stem
 
 
 def test_variants_are_compared_with_the_first_or_the_previous_one(tmp_path):
     assert read_experiment(written(tmp_path)).against() == {"b": "a", "c": "a"}
     assert read_experiment(written(tmp_path, compare="previous")).against() == {"b": "a", "c": "b"}
-
-
-def test_a_variants_settings_win_over_the_shared_ones(tmp_path):
-    experiment = read_experiment(written(tmp_path, settings={"preset": "tiny", "a": 0.5}))
-    config = experiment.config("c", cohort="here", fold=2)
-    assert (config.a, config.fold, config.preset) == (1.0, 2, "tiny")
-    assert experiment.config("b", cohort="here").a == 0.5
 
 
 def test_the_ladder_changes_one_thing_at_a_time():
@@ -66,15 +55,11 @@ def test_the_ladder_changes_one_thing_at_a_time():
         ({"variants": {"a": {"branhc": "deep"}, "b": {}}}, "branch"),
         ({"variants": {"a": {"fold": 2}, "b": {}}}, "fold is given on the command line"),
         ({"variants": {"a": {}, "b": {"supervision": "mixed"}}}, "are the same run"),
-        ({"compare": "last"}, "compare"),
         ({"name": "../elsewhere"}, "name"),
-        ({"extra": 1}, "extra"),
         ({"settings": {"seed": 1}}, "seed is given"),
         ({"axes": {"a": 0.5}}, "axes.a"),
-        ({"axes": {"a": []}}, "axes.a"),
         ({"axes": {"branhc": ["deep"]}}, "branch"),
         ({"folds": [1, 6]}, "fold is 6"),
-        ({"folds": []}, "folds"),
         ({"seeds": ["one"]}, "seeds.0"),
     ],
 )
@@ -88,24 +73,10 @@ AXES = {"n_fa": [5, 15], "supervision": ["standard", "mixed"]}
 
 
 def test_axes_stand_for_all_combinations_and_variants_add_to_them(tmp_path):
-    experiment = read_experiment(written(tmp_path, axes=AXES, variants={"all": {"n_fa": 40}}))
-    assert list(experiment.variants) == [
-        "n_fa 5, standard",
-        "n_fa 5, mixed",
-        "n_fa 15, standard",
-        "n_fa 15, mixed",
-        "all",
-    ]
-    assert experiment.variants["n_fa 15, mixed"] == {"supervision": "mixed", "n_fa": 15}
-    content = {name: value for name, value in GOOD.items() if name != "variants"}
-    (tmp_path / "axes.yaml").write_text(yaml.safe_dump({**content, "axes": AXES}))
-    assert len(read_experiment(tmp_path / "axes.yaml").variants) == 4
-
-
-def test_what_is_written_back_is_the_same_experiment(tmp_path):
-    experiment = read_experiment(written(tmp_path, axes=AXES, variants={}, folds=[2, 4]))
-    again = Experiment.model_validate(experiment.model_dump())
-    assert again.variants == experiment.variants and again.folds == [2, 4] and again.seeds == [0]
+    variants = read_experiment(written(tmp_path, axes=AXES, variants={"all": {"n_fa": 40}})).variants
+    pairs = ["n_fa 5, standard", "n_fa 5, mixed", "n_fa 15, standard", "n_fa 15, mixed"]
+    assert list(variants) == [*pairs, "all"]
+    assert variants["n_fa 15, mixed"] == {"supervision": "mixed", "n_fa": 15}
 
 
 def test_the_papers_sixty_runs_their_partners_and_the_upper_line():
@@ -115,9 +86,8 @@ def test_the_papers_sixty_runs_their_partners_and_the_upper_line():
     upper = [config for config in configs if config.n_fa == 228]
     assert (len(configs), len(mixed), len(upper)) == (140, 60, 20)
     assert {config.supervision for config in upper} == {"standard"}
-    assert {(config.n_fa, config.task) for config in mixed} == {
-        (n, task) for n in (5, 15, 30) for task in TASKS
-    }
+    pairs = {(n, task) for n in (5, 15, 30) for task in TASKS}
+    assert {(config.n_fa, config.task) for config in mixed} == pairs
     assert {config.iterations for config in configs} == {10_000}
 
 
@@ -126,27 +96,12 @@ def test_shared_settings_folds_and_seeds_can_be_changed(tmp_path):
     other = experiment.changed({"iterations": 7}, folds=[4], seeds=[1, 2])
     assert (other.folds, other.seeds) == ([4], [1, 2])
     assert {config.iterations for config in other.configs().values()} == {7}
+    with pytest.raises(SettingError, match="gives it itself"):
+        experiment.changed({"n_fa": 3})
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda experiment: experiment.changed({"n_fa": 3}), "gives it itself"),
-        (lambda experiment: experiment.changed({"itrations": 3}), "'iterations'"),
-        (lambda experiment: experiment.changed({}, folds=[6]), "fold is 6"),
-        (lambda experiment: experiment.changed({"seed": 3}), "seed is given"),
-    ],
-)
-def test_a_change_that_cannot_be_is_one_sentence(change, words, tmp_path):
-    with pytest.raises(SettingError) as fault:
-        change(read_experiment(written(tmp_path, axes=AXES, variants={})))
-    assert words in str(fault.value) and "\n" not in str(fault.value)
-
-
-@pytest.mark.parametrize(
-    "content", [b"a: [", b"!!python/object/apply:os.system [ls]", b"\xff\xfe", b"[1, 2]", b""]
-)
-def test_what_is_no_experiment_is_refused_and_runs_no_code(content, tmp_path):
+@pytest.mark.parametrize("content", [b"a: [", b"!!python/object/apply:os.system [ls]", b"\xff\xfe", b"[1, 2]", b""])
+def test_what_is_no_experiment_is_refused(content, tmp_path):
     path = tmp_path / "experiment.yaml"
     path.write_bytes(content)
     with pytest.raises(DataError, match="experiment.yaml"):
@@ -155,9 +110,7 @@ def test_what_is_no_experiment_is_refused_and_runs_no_code(content, tmp_path):
 
 def test_a_name_is_that_of_an_experiment_that_ships():
     assert read_experiment("ladder").name == "ladder"
-    with pytest.raises(
-        SettingError, match="no experiment 'laddr'. Did you mean 'ladder'?.* label-noise, ladder,"
-    ):
+    with pytest.raises(SettingError, match="no experiment 'laddr'. Did you mean 'ladder'?.* label-noise, ladder,"):
         read_experiment("laddr")
     with pytest.raises(DataError, match="missing.yaml: cannot be read"):
         read_experiment("missing.yaml")
@@ -165,9 +118,8 @@ def test_a_name_is_that_of_an_experiment_that_ships():
 
 def cells(folder, cohort, **changes):
     content = {"settings": {"preset": "tiny", "n_fa": 3}, "folds": [1, 2], **changes}
-    return cells_of(
-        read_experiment(written(folder, **content)), find_cohort(cohort), folder / "runs", folder / "stores"
-    )
+    experiment = read_experiment(written(folder, **content))
+    return cells_of(experiment, find_cohort(cohort), folder / "runs", folder / "stores")
 
 
 ARMS = {"standard": {"supervision": "standard"}, "mixed": {"supervision": "mixed"}}
@@ -175,23 +127,12 @@ ARMS = {"standard": {"supervision": "standard"}, "mixed": {"supervision": "mixed
 
 def test_a_cell_lies_where_its_run_goes(phantom, tmp_path):
     found, left_out = cells(tmp_path, phantom, variants=ARMS)
-    assert left_out == {} and [cell.name for cell in found] == [
-        "standard, fold 1, seed 0",
-        "mixed, fold 1, seed 0",
-        "standard, fold 2, seed 0",
-        "mixed, fold 2, seed 0",
-    ]
+    names = [f"{variant}, fold {fold}, seed 0" for fold in (1, 2) for variant in ("standard", "mixed")]
+    assert left_out == {} and [cell.name for cell in found] == names
     for cell in found:
         config = make_config(**cell.given)
         assert cell.folder == run_folder(config, split_of(config, find_cohort(phantom)))
         assert not cell.finished()
-
-
-def test_a_changed_setting_concerns_exactly_the_cells_it_touches(phantom, tmp_path):
-    before, _ = cells(tmp_path, phantom, variants=ARMS)
-    after, _ = cells(tmp_path, phantom, variants={**ARMS, "mixed": {"supervision": "mixed", "a": 0.5}})
-    new = {cell.folder for cell in after} - {cell.folder for cell in before}
-    assert new == {cell.folder for cell in after if cell.config.supervision == "mixed"} and len(new) == 2
 
 
 def test_what_a_cohort_cannot_have_is_left_out_and_named(phantom, tmp_path):

@@ -54,9 +54,7 @@ SQUARE = np.zeros((40, 40))
 SQUARE[10:20, 12:18] = 1
 SIX = np.zeros((6, 10, 10), int)
 SIX[:4, 2:4, 3:5] = 1
-BATCH = Batch(
-    np.ones((10, 4, 10, 10), np.float32), SIX, np.array([[1]] * 4 + [[0]] * 2 + [[1]] * 4), np.arange(10)
-)
+BATCH = Batch(np.ones((10, 4, 10, 10), np.float32), SIX, np.array([[1]] * 4 + [[0]] * 2 + [[1]] * 4), np.arange(10))
 GRADIENT = np.zeros((300, 300))
 GRADIENT[156:159, 156:159] = 1
 GRADIENT[157, 157] = 10
@@ -71,25 +69,14 @@ ERRORS = {"standard": (np.array([0, 1.0]), np.array([2.0, 0])), "mixed": (np.zer
 SCORES = {(arm, patient): 42.0 for arm in ARMS for patient in "abc"}
 GROUPS = [(arm, *row) for arm in ARMS for row in (("annotated", 90.0), ("test", 40.0), ("test", 60.0))]
 SEEN = pd.DataFrame(GROUPS, columns=["supervision", "group", "dice"])
-SPREAD = pd.DataFrame(
-    {"supervision": [*ARMS] * 4, "dice": np.repeat([90.0, 10.0, 50.0, np.nan], 2), "truth_voxels": 9}
-)
+SPREAD = pd.DataFrame({"supervision": [*ARMS] * 4, "dice": np.repeat([90.0, 10.0, 50.0, np.nan], 2), "truth_voxels": 9})
 PAIRS = pd.DataFrame({"fold": [1, 1, 1, 2], "patient": list("abcd"), "region": "whole_tumor"})
 PAIRS = PAIRS.assign(standard=[10.0, 50.0, 60.0, 80.0], mixed=[20.0, 70.0, 90.0, 75.0])
 PAIRS["difference"] = PAIRS["mixed"] - PAIRS["standard"]
-ROW = {
-    "task": "whole_tumor",
-    "region": "whole_tumor",
-    "n_fa": 5,
-    "standard": 60.0,
-    "mixed": 72.5,
-    "difference": 12.5,
-}
+ROW = {"task": "whole_tumor", "region": "whole_tumor", "n_fa": 5, "standard": 60.0, "mixed": 72.5, "difference": 12.5}
 COMPARISON = pd.DataFrame([ROW])
 LOSSES = {name: 1 / np.arange(1, 101) for name in ("loss", "segmentation_loss")}
-HISTORY = pd.DataFrame(
-    {"iteration": range(1, 101), **LOSSES, "learning_rate": 0.25, "classification_loss": 0.5}
-)
+HISTORY = pd.DataFrame({"iteration": range(1, 101), **LOSSES, "learning_rate": 0.25, "classification_loss": 0.5})
 BOTH = {("standard", "x"): HISTORY.assign(classification_loss=np.nan), ("mixed", "x"): HISTORY}
 
 
@@ -102,10 +89,7 @@ def examples(n: int = 3, h: int = 20) -> dict[str, np.ndarray]:
 
 FIGURES = {  # each with what its words must hold, in this order
     "learning_curves": (lambda: pictures.learning_curves(BOTH), "of 2 runs ... mixed x: 0.0114"),
-    "paired_dots": (
-        lambda: pictures.paired_dots(PAIRS),
-        "whole tumour: 3 of 4 patients gain with mixed, 1 lose",
-    ),
+    "paired_dots": (lambda: pictures.paired_dots(PAIRS), "whole tumour: 3 of 4 patients gain with mixed, 1 lose"),
     "dice_by_fold": (
         lambda: pictures.dice_by_fold(PAIRS, title="phantom"),
         "phantom. Mean Dice by fold. whole tumour: mixed is ahead in 1 of 2 folds.",
@@ -140,10 +124,7 @@ FIGURES = {  # each with what its words must hold, in this order
         lambda: nb01.contact_sheet(VOLUME),
         "slices 3 (lowest) to 18 (highest) in rows of 12; slices 0 to 19 exist",
     ),
-    "dice_by_hours": (
-        nb01.dice_by_hours,
-        "228 FA 171.0 hours, Dice 86.8 ... 5 FA + 223 WA 9.3 hours, Dice 78.3",
-    ),
+    "dice_by_hours": (nb01.dice_by_hours, "228 FA 171.0 hours, Dice 86.8 ... 5 FA + 223 WA 9.3 hours, Dice 78.3"),
     "architecture": (
         lambda: nb02.architecture(PAPER, input_size=300, width=64),
         "300x300 ... 101x101 ... 1024 maps of 11x11 ... 5, 19, 47, 103 ... 64 × 13² ... 32 × 11² = 3872 ... fully "
@@ -391,10 +372,7 @@ def test_the_field_is_what_arithmetic_says_and_nowhere_negative():
     [
         ({}, [107] * 5),
         ({"crops": (4, 16, 40, 88)}, [92, 93, 95, 99, 107]),  # the authors'
-        (
-            {"crops": (4, 17, 43, 95), "half_pixel": True},
-            [99, 98.5, 97.5, 95.5, 99.5],
-        ),  # PyTorch's upsampling
+        ({"crops": (4, 17, 43, 95), "half_pixel": True}, [99, 98.5, 97.5, 95.5, 99.5]),  # PyTorch's upsampling
     ],
 )
 def test_only_aligned_paths_share_their_centre(variant, centres):

@@ -1,8 +1,7 @@
 """The cells of an experiment through Snakemake, as on a cluster: what is missing runs, a fault stops nothing else.
 
 Here Snakemake's jobs are processes of this machine, and programs of a moment stand in for papermill; `make slurm-trial`
-does the whole on a real Slurm. Without Snakemake, which `make grid PROFILE=...` installs, these tests are skipped, but
-not where CI is set: `make test` installs it there.
+does the whole on a real Slurm.
 """
 
 from __future__ import annotations
@@ -21,11 +20,6 @@ from mixsup_lib.files import DataError, SettingError
 ROOT = Path(__file__).resolve().parent.parent
 HOSTILE = "a b'\"`touch executed`$(touch executed);touch executed;&|<>*?#~!{x}\n"
 
-needs_snakemake = pytest.mark.skipif(
-    grid.snakemake() is None and not os.environ.get("CI"),
-    reason="Snakemake is not installed: `make grid SCENARIO=smoke PROFILE=workflow/slurm` installs it",
-)
-
 
 @pytest.fixture
 def profile(tmp_path):
@@ -36,10 +30,11 @@ def profile(tmp_path):
     return folder
 
 
-@needs_snakemake
-def test_only_what_is_missing_is_submitted_and_a_fault_stops_no_other(
-    phantom, tmp_path, profile, monkeypatch, capfd
-):
+@pytest.mark.skipif(
+    grid.snakemake() is None and not os.environ.get("CI"),
+    reason="Snakemake is not installed: `make grid SCENARIO=smoke PROFILE=workflow/slurm` installs it",
+)
+def test_only_what_is_missing_is_submitted_and_a_fault_stops_no_other(phantom, tmp_path, profile, monkeypatch, capfd):
     """Names that a shell or Snakemake could take for code, too: they stay names."""
     root = tmp_path / HOSTILE
     root.mkdir()
@@ -47,13 +42,8 @@ def test_only_what_is_missing_is_submitted_and_a_fault_stops_no_other(
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     code = "if name == 'third': sys.exit('ValueError: a fault of its own')\n"
     monkeypatch.setattr(grid, "run_command", stand_in(code + FINISH))
-    call = partial(
-        compare,
-        write_experiment(root),
-        phantom,
-        out=root / "runs",
-        execute=partial(grid.submit, profile=profile),
-    )
+    where = {"out": root / "runs", "execute": partial(grid.submit, profile=profile)}
+    call = partial(compare, write_experiment(root), phantom, **where)
     with pytest.raises(DataError, match=r"1 of 3 runs failed \(third, fold 1, seed 0\)"):
         call()
     printed = capfd.readouterr().out
@@ -61,8 +51,6 @@ def test_only_what_is_missing_is_submitted_and_a_fault_stops_no_other(
     finished = [path.parent for path in (root / "runs/short-phantom/phantom").rglob("metrics.json")]
     assert {folder.parent.name for folder in finished} == {"standard", "mixed"} and len(finished) == 2
     assert all((folder / "run.ipynb").exists() for folder in finished)
-    assert len(list((root / "runs").rglob(".grid/finished/**/metrics.json"))) == 2
-    assert len(list((root / "runs").rglob("seed*.log"))) == 1
     before = {file: file.stat().st_mtime_ns for folder in finished for file in folder.iterdir()}
 
     monkeypatch.setattr(grid, "run_command", stand_in(FINISH))
@@ -73,24 +61,18 @@ def test_only_what_is_missing_is_submitted_and_a_fault_stops_no_other(
     assert not list(tmp_path.rglob("executed"))
 
 
-def test_without_snakemake_or_a_profile_it_says_what_to_do(phantom, tmp_path, profile, monkeypatch):
+@pytest.mark.parametrize(
+    ("folder", "error", "sentence"),
+    [
+        (None, SettingError, "nowhere: holds no config.yaml of a Snakemake profile"),
+        ("profile", DataError, "Snakemake is not installed; `make grid"),
+    ],
+)
+def test_without_snakemake_or_a_profile_it_says_what_to_do(
+    folder, error, sentence, phantom, tmp_path, profile, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    call = partial(compare, write_experiment(tmp_path), phantom)
-    with (
-        monkeypatch.context() as patch,
-        pytest.raises(DataError, match="Snakemake is not installed; `make grid"),
-    ):
-        patch.setattr(grid, "snakemake", lambda: None)
-        call(execute=partial(grid.submit, profile=profile))
-    monkeypatch.setattr(grid, "snakemake", lambda: "snakemake")
-    with pytest.raises(SettingError, match="nowhere: holds no config.yaml of a Snakemake profile"):
-        call(execute=partial(grid.submit, profile=Path("nowhere")))
-
-
-def test_the_script_takes_the_options_of_compare(tmp_path, monkeypatch, capsys):
-    write_experiment(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["grid.py", "workflow/slurm", "short.yaml", "--folds", "9"])
-    assert grid.main() == 2
-    error = capsys.readouterr().err
-    assert "fold is 9" in error and len(error.splitlines()) == 1
+    monkeypatch.setattr(grid, "snakemake", lambda: None if folder else "snakemake")
+    execute = partial(grid.submit, profile=profile if folder else Path("nowhere"))
+    with pytest.raises(error, match=sentence):
+        compare(write_experiment(tmp_path), phantom, execute=execute)

@@ -118,7 +118,6 @@ def test_cases_are_chosen_by_rule_and_never_twice():
     assert lesson_files.choose_cases(standard, mixed) == {"median": "c", "gained": "b", "worst": "a"}
 
 
-
 def test_scans_of_people_are_refused(runs, settings, tmp_path):
     described = Path(settings["cohort"]) / "phantom.json"
     hidden = described.rename(tmp_path / "phantom.json")

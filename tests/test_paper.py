@@ -60,19 +60,14 @@ def test_printed_means_are_the_means_of_the_printed_folds(table):
         assert sum(folds) / len(folds) == pytest.approx(mean, abs=0.0101)
 
 
-@pytest.mark.parametrize(
-    ("by_fold", "overall"), [(paper.TABLE_2, paper.TABLE_1), (paper.TABLE_4, paper.TABLE_3)]
-)
+@pytest.mark.parametrize(("by_fold", "overall"), [(paper.TABLE_2, paper.TABLE_1), (paper.TABLE_4, paper.TABLE_3)])
 def test_fold_tables_and_overview_tables_agree_at_15_fa(by_fold, overall):
     for supervision in ("standard", "mixed"):
         assert overall[supervision, 15] == tuple(by_fold[supervision, region][-1] for region in paper.REGIONS)
 
 
 def gains(table, n_fa):
-    return [
-        mixed - standard
-        for mixed, standard in zip(table["mixed", n_fa], table["standard", n_fa], strict=True)
-    ]
+    return [mixed - standard for mixed, standard in zip(table["mixed", n_fa], table["standard", n_fa], strict=True)]
 
 
 @pytest.mark.claim(
@@ -160,9 +155,7 @@ def test_every_scenario_uses_the_228_patients_that_are_not_tested():
 @pytest.mark.claim("C3.1-22")
 @pytest.mark.claim("F-09")
 @pytest.mark.claim("F-17")
-@pytest.mark.claim(
-    "F-19", "Training lasts 10 000 iterations of 10 batches of 10 images", ours="10 000, 10, 10"
-)
+@pytest.mark.claim("F-19", "Training lasts 10 000 iterations of 10 batches of 10 images", ours="10 000, 10, 10")
 def test_the_preset_paper_holds_the_papers_settings():
     config = make_config(cohort="BraTS2018", preset="paper")
     assert (config.input_size, config.padding, config.width, config.depth) == (300, "valid", 64, 4)
@@ -198,12 +191,7 @@ def test_departures_are_found_in_every_kind_of_docstring(tmp_path):
         '"""Module.\n\nDeparture: first\nsentence.\n\nNot this."""\nX = 1\n"""Departure: second."""\n'
         'class A:\n    def b(self):\n        """Departure: third.\n        Departure: fourth."""\n'
     )
-    rows = [
-        "| `one` | first sentence. |",
-        "| `one` | second. |",
-        "| `one.A.b` | third. |",
-        "| `one.A.b` | fourth. |",
-    ]
+    rows = ["| `one` | first sentence. |", "| `one` | second. |", "| `one.A.b` | third. |", "| `one.A.b` | fourth. |"]
     assert departures_table(tmp_path).splitlines()[2:] == rows
 
 
@@ -221,10 +209,7 @@ def test_recorded_runs_give_the_printed_tables(name, page, options, tmp_path, mo
     shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("*.png"))
     page, table = f"docs/experiments/{page}.md", f"data/results/{name}.csv"
     printed = (ROOT / page).read_text(encoding="utf-8")
-    before, after = (
-        printed.split(f"<!-- results:{name} -->")[0],
-        printed.split(f"<!-- /results:{name} -->")[1],
-    )
+    before, after = (printed.split(f"<!-- results:{name} -->")[0], printed.split(f"<!-- /results:{name} -->")[1])
     emptied = f"{before}<!-- results:{name} -->old<!-- /results:{name} -->{after}"
     (tmp_path / page).write_text(emptied, encoding="utf-8")
     record.main(["runs", str(ROOT / table), name, *options, "--no-picture"])
@@ -239,10 +224,6 @@ def test_a_table_whose_markers_no_page_has_is_one_sentence(tmp_path, monkeypatch
 
 
 def test_every_row_of_the_results_stands_on_the_page_of_an_experiment():
-    pages = "".join(
-        path.read_text(encoding="utf-8") for path in ROOT.glob("docs/experiments/*.md")
-    ).splitlines()
-    rows = [
-        row for row in (ROOT / "RESULTS.md").read_text(encoding="utf-8").splitlines() if row.startswith("|")
-    ]
+    pages = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("docs/experiments/*.md")).splitlines()
+    rows = [row for row in (ROOT / "RESULTS.md").read_text(encoding="utf-8").splitlines() if row.startswith("|")]
     assert len(rows) > 50 and [row for row in rows if row not in pages] == []

@@ -52,9 +52,7 @@ def test_between_the_points_dice_is_interpolated_in_logarithms(surface):
     n_fa, n_wa = np.array([2, 3, 20, 30]), np.array([0, 7, 40, 65])
     found = surface.at(n_fa, n_wa)[:, 0]
     assert np.allclose(found, [true_dice(f, w) + shift for f, w in zip(n_fa, n_wa, strict=True)])
-    with pytest.raises(
-        SettingError, match="n_fa reaches from 1 to 1, but phantom-x was measured from 2 to 30"
-    ):
+    with pytest.raises(SettingError, match="n_fa reaches from 1 to 1, but phantom-x was measured from 2 to 30"):
         surface.at(np.array([1]), np.array([0]))
 
 
@@ -91,8 +89,7 @@ def test_advice_names_the_plan_the_interval_and_what_it_was_measured_on(surface)
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
-    [({"hours": 1.0}, "2 masks"), ({"hours": 5.0, "scans": 1}, "1 scans are too little")],
+    ("settings", "words"), [({"hours": 1.0}, "2 masks"), ({"hours": 5.0, "scans": 1}, "1 scans are too little")]
 )
 def test_what_cannot_be_planned_is_one_sentence(surface, settings, words):
     with pytest.raises(SettingError, match=words):

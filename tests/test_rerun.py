@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from safetensors.torch import load_file, save_file
 
-from mixsup_lib.config import make_config
 from mixsup_lib.datasets import find_cohort
 from mixsup_lib.experiments.rerun import TOLERANCE, compare_runs, rerun
-from mixsup_lib.experiments.runs import collect, run
+from mixsup_lib.experiments.runs import load_run
 from mixsup_lib.files import DataError
-
-
-@pytest.fixture(scope="module")
-def finished(phantom, tmp_path_factory):
-    root = tmp_path_factory.mktemp("rerun")
-    shutil.copytree(phantom, root / "phantom")
-    settings = {"cohort": root / "phantom", "out": root / "runs", "stores": root / "stores", "n_fa": 3}
-    return run(make_config(**settings, iterations=6, batch_norm_batches=2, progress=False, device="cpu"))
 
 
 @pytest.fixture
@@ -42,26 +34,13 @@ def change(folder, name, function):
 
 def move_dice(folder, points):
     """As if the repetition had come out `points` better."""
-    change(
-        folder,
-        "metrics.json",
-        lambda m: m["mean_dice"].update(whole_tumor=m["mean_dice"]["whole_tumor"] + points),
-    )
+    change(folder, "metrics.json", lambda m: m["mean_dice"].update(whole_tumor=m["mean_dice"]["whole_tumor"] + points))
 
 
 def test_the_record_names_everything_a_repetition_depends_on(finished):
     record = json.loads((finished / "provenance.json").read_text())
-    for name in (
-        "commit",
-        "packages",
-        "cpu",
-        "cpu_instructions",
-        "device",
-        "precision",
-        "threads",
-        "platform",
-    ):
-        assert record[name], name
+    names = ("commit", "packages", "cpu", "cpu_instructions", "device", "precision", "threads", "platform")
+    assert [name for name in names if not record[name]] == []
     assert len(record["data_fingerprint"]) == len(record["labels_fingerprint"]) == 16
     assert {"torch", "numpy", "scipy"} <= record["packages"].keys()
 
@@ -85,10 +64,8 @@ def test_one_bit_of_a_weight_is_seen_and_only_another_machine_excuses_it(pair, c
     assert comparison.differ == ("weights",) and comparison.agrees is bool(cpu)
     if cpu:
         assert any(line.startswith("cpu: ") and line.endswith(f", now {cpu}") for line in comparison.machine)
-        assert (
-            "weights differ; mean Dice by up to 0.00 points, within the tolerance of 5"
-            in comparison.verdict()
-        )
+        verdict = "weights differ; mean Dice by up to 0.00 points, within the tolerance of 5"
+        assert verdict in comparison.verdict()
     else:
         assert "nothing in provenance.json explains it" in comparison.verdict()
 
@@ -102,15 +79,6 @@ def test_the_tolerance_holds_for_the_mean_of_a_region(pair, points, agrees):
     assert comparison.agrees is agrees and comparison.largest == pytest.approx(points)
     assert any("packages: torch: " in line for line in comparison.machine)
     assert ("within" if agrees else "beyond") in comparison.verdict()
-
-
-def test_code_with_changes_of_its_own_may_be_any_code(pair):
-    for copy in pair:
-        change(copy, "provenance.json", lambda record: record.update(commit="0123456789ab-dirty"))
-    move_dice(pair[1], 0.01)
-    comparison = compare_runs(*pair)
-    assert comparison.agrees
-    assert comparison.machine == ("commit: 0123456789ab-dirty, both with uncommitted changes",)
 
 
 def test_without_a_difference_in_provenance_nothing_is_tolerated(pair):
@@ -130,51 +98,26 @@ def test_other_data_are_no_repetition_whatever_the_machine(pair):
     assert not comparison.agrees and "so do the data" in comparison.verdict()
 
 
-def test_a_region_that_is_scored_on_one_side_alone_is_beyond_every_tolerance(pair):
-    _, copy = pair
-    change(copy, "metrics.json", lambda m: m["mean_dice"].update(whole_tumor=None))
-    change(copy, "provenance.json", lambda record: record.update(cpu="x"))
-    assert not compare_runs(*pair).agrees
-
-
-def test_a_record_of_before_is_still_read_and_explains_nothing_it_lacks(pair):
-    _, copy = pair
-    later = ("cpu_instructions", "labels_fingerprint")
-    change(copy, "provenance.json", lambda record: [record.pop(name) for name in later])
-    comparison = compare_runs(*pair)
-    assert not comparison.differ and not comparison.data and not comparison.machine
-    assert collect(copy)["dice"].equals(collect(pair[0])["dice"])
-
-
-def test_it_runs_in_the_recorded_precision_and_says_first_that_the_data_differ(finished, tmp_path):
+def test_it_runs_in_the_recorded_precision_and_says_first_that_the_data_differ(copy, tmp_path):
     """Labels of a weak patient changed after the run: said before the training, and the result is no repetition."""
-    record = json.loads((finished / "provenance.json").read_text())
-    other = "bfloat16" if record["precision"] == "float32" else "float32"
-    copy = tmp_path / finished.name
-    shutil.copytree(finished, copy)
-    change(copy, "provenance.json", lambda content: content.update(precision=other))
-    cohort = tmp_path / "phantom"
-    config = json.loads((finished / "config.json").read_text())
-    shutil.copytree(config["cohort"], cohort)
-    weak = json.loads((finished / "metrics.json").read_text())["split"]["weak"][0]
-    labels = pd.read_csv(next(finished.parents[7].glob("stores/*/slice_labels.csv")))
-    labels = labels[labels["patient"] != weak]
+    record = json.loads((copy / "provenance.json").read_text())
+    change(copy, "provenance.json", lambda content: content.update(precision="bfloat16"))
+    config, metrics = load_run(copy)
+    cohort = shutil.copytree(config.cohort, tmp_path / "phantom")
+    weak = metrics.split["weak"][0]
+    labels = pd.read_csv(next(Path(config.stores).rglob("slice_labels.csv")))
     added = pd.DataFrame({"patient": [weak], "class": "oedema", "first_z": 10, "last_z": 12})
-    pd.concat([labels, added]).to_csv(cohort / "slice_labels.csv", index=False)
+    pd.concat([labels[labels["patient"] != weak], added]).to_csv(cohort / "slice_labels.csv", index=False)
     said = []
     comparison = rerun(copy, tmp_path / "again", cohort=cohort, say=said.append)
     assert len(said) == 1 and "labels_fingerprint" in said[0]
     again = json.loads((comparison.folder / "provenance.json").read_text())
-    assert again["precision"] == other and again["data_fingerprint"] == record["data_fingerprint"]
+    assert again["precision"] == "bfloat16" and again["data_fingerprint"] == record["data_fingerprint"]
     assert not comparison.agrees and "so do the data" in comparison.verdict()
     assert find_cohort(cohort)[weak].mask_files  # its mask was there all the time, and had no part in it
 
 
-def test_a_cohort_that_was_moved_is_asked_for(finished, tmp_path):
-    copy = tmp_path / finished.name
-    shutil.copytree(finished, copy)
+def test_a_cohort_that_was_moved_is_asked_for(copy, tmp_path):
     change(copy, "metrics.json", lambda content: content["config"].update(cohort=str(tmp_path / "gone")))
-    with pytest.raises(
-        DataError, match=r"gone: the cohort of .* is not there; name its folder with --cohort"
-    ):
+    with pytest.raises(DataError, match=r"gone: the cohort of .* is not there; name its folder with --cohort"):
         rerun(copy, tmp_path / "again")

@@ -10,33 +10,32 @@ import base64
 import os
 import pickle
 import re
-import shutil
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
-from cohorts import patient_id, write_cohort
+from cohorts import write_cohort
+from no_network import guarded
 from safetensors.torch import save_file
 
-ROOT = Path(__file__).resolve().parent.parent
+from mixsup_lib.__main__ import parse_settings, read_settings
+from mixsup_lib.config import make_config
+from mixsup_lib.datasets import find_cohort
+from mixsup_lib.experiments import compare
+from mixsup_lib.experiments.experiment import read_experiment
+from mixsup_lib.experiments.runs import load_network, read_examples, run
+from mixsup_lib.experiments.tables import format_table
+from mixsup_lib.files import DataError, MixsupError
+from mixsup_lib.protocol import read_split
+from mixsup_lib.slices import prepare
 
-from mixsup_lib.__main__ import parse_settings, read_settings  # noqa: E402
-from mixsup_lib.check import check_cohort  # noqa: E402
-from mixsup_lib.config import make_config  # noqa: E402
-from mixsup_lib.datasets import find_cohort  # noqa: E402
-from mixsup_lib.datasets.slice_labels import FILE_NAME, read_slice_labels  # noqa: E402
-from mixsup_lib.experiments import compare  # noqa: E402
-from mixsup_lib.experiments.experiment import read_experiment  # noqa: E402
-from mixsup_lib.experiments.runs import load_network, read_examples, run  # noqa: E402
-from mixsup_lib.experiments.tables import format_table  # noqa: E402
-from mixsup_lib.files import DataError, MixsupError  # noqa: E402
-from mixsup_lib.protocol import read_split  # noqa: E402
-from mixsup_lib.slices import prepare  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 
 class Evil:
@@ -58,17 +57,10 @@ def marker(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.fixture(scope="module")
-def finished(phantom, tmp_path_factory):
-    root = tmp_path_factory.mktemp("run")
-    where = {"cohort": phantom, "out": root / "runs", "stores": root / "stores"}
-    return run(make_config(**where, n_fa=3, iterations=2, batch_norm_batches=2, progress=False, device="cpu"))
-
-
 # Files
 
 
-def test_a_hostile_checkpoint_is_refused(finished, run_settings, marker):
+def test_a_hostile_checkpoint_is_refused(run_settings, marker):
     config = make_config(**{**run_settings, "iterations": 2})
     folder = run(config)
     partial = folder.with_name(folder.name + ".partial")
@@ -83,26 +75,13 @@ def test_a_hostile_checkpoint_is_refused(finished, run_settings, marker):
         run(config)
 
 
-def test_a_checkpoint_that_claims_more_iterations_is_refused(run_settings):
-    config = make_config(**{**run_settings, "iterations": 2})
-    folder = run(config)
-    partial = folder.with_name(folder.name + ".partial")
-    folder.rename(partial)
-    sound = torch.load(partial / "checkpoint.pt", weights_only=True)
-    endless = torch.zeros(1, 5, dtype=torch.float64).expand(10**9, 5)  # 40 bytes on disk
-    torch.save({**sound, "history": endless}, partial / "checkpoint.pt")
-    with pytest.raises(DataError, match="checkpoint.pt: does not fit the run"):
-        run(config)
-
-
-def test_object_arrays_in_a_store_and_in_example_slices_are_refused(finished, tmp_path, marker):
+def test_object_arrays_in_a_store_and_in_example_slices_are_refused(copy, tmp_path, marker):
     evil = np.array([Evil(marker)] * 12, dtype=object)
     write_cohort(tmp_path / "cohort", "brats2021", patients=2)
     store = prepare(tmp_path / "cohort", tmp_path / "store", progress=False)
     before = store[:]
     np.save(tmp_path / "store" / f"{store.cohort.patients[0].id}.npy", evil, allow_pickle=True)
     np.testing.assert_array_equal(prepare(tmp_path / "cohort", tmp_path / "store", progress=False)[:], before)
-    copy = shutil.copytree(finished, tmp_path / finished.name)
     sound = read_examples(copy)
     for name in sound:
         np.savez(copy / "examples.npz", **{**sound, name: evil[: len(sound[name])]})
@@ -110,8 +89,7 @@ def test_object_arrays_in_a_store_and_in_example_slices_are_refused(finished, tm
             read_examples(copy)
 
 
-def test_weights_are_never_unpickled(finished, tmp_path, marker):
-    copy = shutil.copytree(finished, tmp_path / finished.name)
+def test_weights_are_never_unpickled(copy, marker):
     for write in (
         lambda path: torch.save(Evil(marker), path),
         lambda path: path.write_bytes(pickle.dumps(Evil(marker))),
@@ -145,41 +123,22 @@ def test_yaml_tags_of_python_are_refused_everywhere(tmp_path, marker, tag):
 def test_links_that_dataset_json_names_may_not_lead_out_of_the_cohort(tmp_path):
     (name,) = write_cohort(tmp_path / "cohort", "decathlon", patients=1)
     inside = tmp_path / "cohort" / "imagesTr" / f"{name}.nii.gz"
-    (tmp_path / "cohort" / "own").mkdir()
-    inside.rename(tmp_path / "cohort" / "own" / "scan.nii.gz")
-    inside.symlink_to("../own/scan.nii.gz")
-    find_cohort(tmp_path / "cohort").patients[0].read_images()
-    (tmp_path / "cohort" / "own" / "scan.nii.gz").rename(tmp_path / "outside.nii.gz")
-    inside.unlink()
+    inside.rename(tmp_path / "outside.nii.gz")
     inside.symlink_to(tmp_path / "outside.nii.gz")
     with pytest.raises(DataError, match=f"dataset.json: names 'imagesTr/{name}.nii.gz', which lies outside"):
         find_cohort(tmp_path / "cohort")
 
 
-def test_lists_and_slice_labels_open_no_path_at_all(tmp_path, monkeypatch):
+def test_lists_open_no_path_at_all(tmp_path, monkeypatch):
     """What they hold is compared with the names of the cohort's patients; paths come from its folder alone."""
-    (tmp_path / "secret").write_text("A\n")
-    known = ["A", "B", "C", "secret"]
-    for name, text in (
-        ("fully_annotated", "/x/A"),
-        ("weak", "../../B"),
-        ("test", f"{tmp_path}/C\n..\n/etc/passwd"),
-    ):
+    texts = {"fully_annotated": "/x/A", "weak": "../../B", "test": f"{tmp_path}/C\n..\n/etc/passwd"}
+    for name, text in texts.items():
         (tmp_path / f"{name}.txt").write_text(text)
     opened, real = [], Path.read_text
     monkeypatch.setattr(Path, "read_text", lambda self, **k: opened.append(self.name) or real(self, **k))
-    with pytest.raises(
-        DataError, match=r"test.txt: 2 of 3 entries match no patient of the cohort, the first is '\.\.'"
-    ):
-        read_split(tmp_path, known, n_fa=1)
+    with pytest.raises(DataError, match=r"2 of 3 entries match no patient of the cohort, the first is '\.\.'"):
+        read_split(tmp_path, ["A", "B", "C"], n_fa=1)
     assert opened == ["fully_annotated.txt", "weak.txt", "test.txt"]
-    write_cohort(tmp_path / "cohort", "brats2021", patients=1)
-    rows = "".join(
-        f"{name},none,,\n" for name in ("../../secret", "/etc/passwd", "..", patient_id("brats2021", 0))
-    )
-    (tmp_path / "cohort" / FILE_NAME).write_text("patient,class,first_z,last_z\n" + rows)
-    assert len(read_slice_labels(tmp_path / "cohort")) == 4
-    assert check_cohort(tmp_path / "cohort")["problem"].str.contains("whom the cohort has not").sum() == 3
 
 
 # Names that a shell, papermill or a browser could take for code; `test_grid.py` has Snakemake
@@ -187,9 +146,7 @@ def test_lists_and_slice_labels_open_no_path_at_all(tmp_path, monkeypatch):
 HOSTILE = "a b'\"`touch executed`$(touch executed);touch executed;&|<>*?#~!\\n"
 
 
-@pytest.mark.parametrize(
-    "value", [HOSTILE, "x\nimport os; os.mkdir('executed')", '"""', "\\", '\\"', "{x}", "\u2028", "None"]
-)
+@pytest.mark.parametrize("value", [HOSTILE, "x\nimport os; os.mkdir('executed')", '"""', '\\"', "{x}", "None"])
 def test_parameters_of_a_notebook_stay_values(tmp_path, value):
     """What papermill writes into the notebook is nothing but assignments of literals, equal to what was given."""
     from papermill.translators import PythonTranslator
@@ -207,8 +164,6 @@ def test_parameters_of_a_notebook_stay_values(tmp_path, value):
 
 
 def test_names_in_a_table_are_no_html():
-    import pandas as pd
-
     text = format_table(pd.DataFrame({"folder": ["<script>x</script>|y"], "n": [1]}), "markdown")
     assert "<script>" not in text and "&lt;script&gt;" in text and r"\|y" in text
 
@@ -217,54 +172,26 @@ def test_names_in_a_table_are_no_html():
 
 
 def test_nothing_listens_but_jupyterlab_which_keeps_its_token():
-    """No server in the library or the workflow; `make lab` starts JupyterLab with its own safe defaults."""
-    sources = [
-        *ROOT.glob("mixsup_lib/**/*.py"),
-        *ROOT.glob("workflow/*.py"),
-        *ROOT.glob("notebooks/**/*.ipynb"),
-    ]
-    for path in sources:
+    """Neither library nor notebook speaks to a network; `make lab` starts JupyterLab with its own safe defaults."""
+    network = r"socket|socketserver|urllib|http|requests|httpx|aiohttp|ftplib|smtplib|flask|uvicorn|fastapi"
+    for path in [*ROOT.glob("mixsup_lib/**/*.py"), *ROOT.glob("notebooks/**/*.ipynb")]:
         text = path.read_text(encoding="utf-8")
-        assert not re.search(
-            r"\bsocketserver\b|http\.server|\.listen\(|\.bind\(\(|flask|uvicorn|fastapi", text
-        ), path
+        assert not re.search(rf"\b(import|from) ({network})\b", text), path
     starts = [ROOT / "Makefile", *ROOT.glob("workflow/**/*.sh"), *ROOT.glob("docs/*.md"), ROOT / "README.md"]
     text = "\n".join(path.read_text(encoding="utf-8") for path in starts)
-    assert re.findall(r"jupyter lab\b.*", text) and "jupyter lab notebooks" in text
-    for unsafe in (r"token\s*=\s*['\"]{2}", r"--ip\b", r"0\.0\.0\.0", r"password\s*=\s*['\"]{2}", "disable_check_xsrf",
-                   "allow_origin", "--allow-root"):  # fmt: skip
-        assert not re.search(unsafe, text), unsafe
-
-
-def test_the_library_imports_nothing_that_speaks_to_the_network():
-    for path in ROOT.glob("mixsup_lib/**/*.py"):
-        found = {name.split(".")[0] for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-                 for name in ([alias.name for alias in node.names] if isinstance(node, ast.Import)
-                              else [node.module or ""] if isinstance(node, ast.ImportFrom) else [])}  # fmt: skip
-        assert not found & {
-            "socket",
-            "urllib",
-            "http",
-            "requests",
-            "httpx",
-            "aiohttp",
-            "ftplib",
-            "smtplib",
-        }, path
+    assert "jupyter lab notebooks" in text
+    unsafe = r"(token|password)\s*=\s*['\"]{2}|--ip\b|0\.0\.0\.0|disable_check_xsrf|allow_origin|--allow-root"
+    assert not re.search(unsafe, text)
 
 
 def test_the_guard_of_the_main_jobs_test_sees_a_connection(tmp_path):
     """test_compare.py runs the main job under this guard; here it meets what it must stop and let pass."""
-    from no_network import guarded
-
-    environment = guarded(tmp_path)
-    tries = (
-        "import socket\ntry: socket.create_connection(('192.0.2.1', 80), 1)\nexcept OSError as e: print(e)"
-    )
-    done = subprocess.run([sys.executable, "-c", tries], env=environment, capture_output=True, text=True)
-    assert "no network" in done.stdout and "192.0.2.1" in (tmp_path / "attempts.txt").read_text()
-    (tmp_path / "attempts.txt").unlink()
     with socket.create_server(("127.0.0.1", 0)) as server:
-        code = f"import socket; socket.create_connection({server.getsockname()}).close()"
-        subprocess.run([sys.executable, "-c", code], env=environment, check=True)
-    assert not (tmp_path / "attempts.txt").exists()
+        code = f"""import socket
+socket.create_connection({server.getsockname()}).close()
+try: socket.create_connection(('192.0.2.1', 80), 1)
+except OSError as error: print(error)"""
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, env=guarded(tmp_path), capture_output=True, text=True, check=True)
+    (attempt,) = (tmp_path / "attempts.txt").read_text().splitlines()
+    assert "no network" in done.stdout and "192.0.2.1" in attempt

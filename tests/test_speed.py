@@ -19,8 +19,7 @@ def test_the_papers_network_needs_52_5_gflop_an_image_and_three_times_that_to_tr
 
 def test_the_ways_of_a_cpu_agree_up_to_rounding():
     plain, last, bfloat16 = (
-        [step() for _ in range(3)]
-        for step in (speed.Step(way, SMALL, batch=(2, 1, 1)) for way in speed.CPU_WAYS)
+        [step() for _ in range(3)] for step in (speed.Step(way, SMALL, batch=(2, 1, 1)) for way in speed.CPU_WAYS)
     )
     assert last == pytest.approx(plain, rel=1e-4)
     assert bfloat16 == pytest.approx(plain, rel=0.05) and bfloat16 != plain

@@ -23,12 +23,7 @@ from mixsup_lib.teaching.planner import Surface, advice, plans
 from mixsup_lib.teaching.widgets.annotation_planner import annotation_planner, draw_plans
 from mixsup_lib.teaching.widgets.batch_explorer import batch_explorer, batch_picture
 from mixsup_lib.teaching.widgets.layer_calculator import draw, layer_calculator
-from mixsup_lib.teaching.widgets.loss_explorer import (
-    constant_answer_loss,
-    loss_explorer,
-    pulls,
-    relative_weights,
-)
+from mixsup_lib.teaching.widgets.loss_explorer import constant_answer_loss, loss_explorer, pulls, relative_weights
 from mixsup_lib.teaching.widgets.panel import panel
 from mixsup_lib.teaching.widgets.run_explorer import Runs, draw_runs, run_explorer
 from mixsup_lib.teaching.widgets.share_explorer import share_explorer, share_picture
@@ -85,16 +80,11 @@ def parts(explorer):
 
 
 MOVES = {  # explorer -> control -> another value
-    "annotation": {"hours": 20.0, "minutes a mask": 30.0, "minutes a scan's slice labels": 5.0}
-    | {"scans at hand": 20},
+    "annotation": {"hours": 20.0, "minutes a mask": 30.0, "minutes a scan's slice labels": 5.0} | {"scans at hand": 20},
     "batch": {"k (positive annotated)": 8, "m (negative)": 0, "n (positive weak)": 8},
     "layers": {"depth (poolings)": 2, "padding": "same", "width (maps)": 16, "input size (pixels)": 304},
     "loss": {"t0 (healthy)": 0.05, "t1 (tumour)": 1.0, "tumour (%)": 10.0, "a": 0.0},
-    "runs": {
-        "show": "slices",
-        "against": "5 FA, fold 1, standard, seed 1",
-        "run": "5 FA, fold 1, mixed, seed 0",
-    },
+    "runs": {"show": "slices", "against": "5 FA, fold 1, standard, seed 1", "run": "5 FA, fold 1, mixed, seed 0"},
     "shares": {"a": 0.3, "t0": 0.4, "branches": 5},
     "slices": {"slice": 4, "sequence": "T2", "outline": "enhancing_core", "window (%)": (20, 120)}
     | {"prediction": "mixed", "patient": "B"},
@@ -133,14 +123,8 @@ def test_every_control_is_described_and_moves_the_picture(name, request):
 
 OTHER = {"first": "5 FA, fold 1, standard, seed 0", "second": "5 FA, fold 2, standard, seed 0"}
 WRONG = {  # each with its sentence
-    "window": (
-        lambda made: draw_slice(made("scans"), patient="A", z=5, window=(9, 9)),
-        "the window 9 to 9 is empty",
-    ),
-    "slice": (
-        lambda made: draw_slice(made("scans"), patient="A", z=12),
-        "A has the slices 0 to 11, but 12 is asked",
-    ),
+    "window": (lambda made: draw_slice(made("scans"), patient="A", z=5, window=(9, 9)), "the window 9 to 9 is empty"),
+    "slice": (lambda made: draw_slice(made("scans"), patient="A", z=12), "A has the slices 0 to 11, but 12 is asked"),
     "size": (lambda made: draw(301, "valid", 4, 64), "Input size 301 .* use 300 or 316"),
     "pool": (lambda made: batch_picture(4, 0, 4, pools=EMPTY), "4 positive weak slices"),
     "folds": (lambda made: draw_runs(made("runs"), **OTHER), "choose two runs of one fold"),
@@ -249,9 +233,7 @@ def test_the_words_give_area_and_dice_of_the_region_in_the_slice(scans, cases, r
     assert f"ground truth {first}, prediction, standard supervision {second}, Dice in this slice" in words
     assert f"slice {dice(*slices):.0f} %" in words
     bare = Scans({"A": replace(cases["A"], voxel_size_mm=None)})
-    assert f"ground truth {slices[0].sum():.3g} pixels" in alt_text(
-        draw_slice(bare, patient="A", z=z, region=region)
-    )
+    assert f"ground truth {slices[0].sum():.3g} pixels" in alt_text(draw_slice(bare, patient="A", z=z, region=region))
 
 
 def test_what_is_missing_is_said(scans, cases):
