@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy import ndimage
 
 from mixsup_lib.evaluation import dice
 from mixsup_lib.teaching.exercises.exercise import Exercise, Mistake, close
@@ -85,8 +84,15 @@ exercise_6_2 = Exercise(
 )
 
 
+def _label(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """The connected parts of a mask, numbered from 1, and how many there are."""
+    from scipy import ndimage
+
+    return ndimage.label(mask)
+
+
 def _islands(prediction: np.ndarray, truth: np.ndarray, first: int = 1) -> int:
-    parts, n = ndimage.label(prediction)
+    parts, n = _label(prediction)
     return sum(not truth[parts == part].any() for part in range(first, n + 1))
 
 
@@ -116,17 +122,17 @@ exercise_6_3 = Exercise(
     },
     mistakes=(
         Mistake(
-            lambda prediction, truth: ndimage.label(prediction)[1],
+            lambda prediction, truth: _label(prediction)[1],
             FOUND + ": all parts are counted, also those with tumour in them.",
             "the condition: no voxel of the part is tumour.",
         ),
         Mistake(
-            lambda prediction, truth: ndimage.label(prediction)[1] - ndimage.label(truth)[1],
+            lambda prediction, truth: _label(prediction)[1] - _label(truth)[1],
             FOUND + ": you take the number of tumours from the number of parts.",
             "which part lies on which tumour: a tumour can be missed, and no part is then taken away for it.",
         ),
         Mistake(
-            lambda prediction, truth: ndimage.label(prediction & ~truth)[1],
+            lambda prediction, truth: _label(prediction & ~truth)[1],
             FOUND + ": where a part reaches out of the tumour, its pieces outside are counted.",
             "what goes into `ndimage.label`: the prediction, with nothing cut off.",
         ),
