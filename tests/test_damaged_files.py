@@ -7,6 +7,7 @@ import shutil
 import struct
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -76,6 +77,33 @@ def test_a_header_that_contradicts_itself_or_the_file_is_refused(brats, edits, s
     refused(brats, sentence)
 
 
+def test_a_flipped_bit_in_the_affine_of_one_of_four_sequences_is_seen(brats):
+    """The upper twelve bits of each of the sform's numbers: seen, or a shift of less than a tenth of a voxel."""
+    path = image(brats, "t1ce")
+    whole = path.read_bytes()
+    sound = bytearray(gzip.decompress(whole))
+    patient = find_cohort(brats).patients[0]
+    before, seen = nib.Nifti1Header(bytes(sound[:348])).get_sform(), 0
+    corners = np.indices((2, 2, 2)).reshape(3, 8) * (np.array([16, 16, 12])[:, None] - 1)
+    for bit in (32 * number + bit for number in range(12) for bit in range(20, 32)):
+        some = bytearray(sound)
+        some[SFORM_XX + bit // 8] ^= 1 << bit % 8
+        path.write_bytes(gzip.compress(bytes(some), 1))
+        try:
+            patient.load_volumes(_raise)
+        except DataError as error:
+            assert path.name in str(error)
+            seen += 1
+        else:
+            change = nib.Nifti1Header(bytes(some[:348]), check=False).get_sform() - before
+            assert np.linalg.norm(change[:3, :3] @ corners + change[:3, 3:], axis=0).max() <= 0.1
+    assert seen > 50  # flips of what is 0 in the file's affine mostly stay below
+
+
+def _raise(file, sentence):
+    raise DataError(f"{file}: {sentence}")
+
+
 # TIFF, dataset.json, lists, tables
 
 
@@ -88,6 +116,36 @@ def test_a_tiff_stored_turned_is_refused(tmp_path):
     path = first_slice(tmp_path)
     Image.open(path).save(path, tiffinfo={274: 3})
     refused(tmp_path, r"is stored turned or mirrored \(TIFF orientation 3, expected 1\)")
+
+
+def test_a_tiff_that_no_longer_says_that_0_is_black_is_refused(tmp_path):
+    """Pillow would take 0 for white, and every mask for its opposite."""
+    path = first_slice(tmp_path)
+    path = path.with_name(f"{path.stem}_mask.tif")
+    entry, other = (struct.pack("<HHI", tag, 3, 1) for tag in (262, 263))
+    path.write_bytes(path.read_bytes().replace(entry, other))
+    refused(tmp_path, r"does not say that 0 is black \(TIFF photometric interpretation None\)")
+
+
+def test_a_flipped_bit_in_a_deflated_strip_is_seen(tmp_path):
+    """The decoder stops at the last pixel, before the checksum."""
+    path = first_slice(tmp_path)
+    Image.open(path).save(path, compression="tiff_adobe_deflate")
+    patient, seen = find_cohort(tmp_path).patients[0], 0
+    sound = patient.read_images().images
+    with Image.open(path) as image:
+        first, size = image.tag_v2[273][0], image.tag_v2[279][0]
+    content = path.read_bytes()
+    for bit in range(8 * first, 8 * (first + size), 37):
+        some = bytearray(content)
+        some[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(bytes(some))
+        try:
+            np.testing.assert_array_equal(patient.read_images().images, sound)  # a bit that means nothing
+        except DataError as error:
+            assert path.name in str(error)
+            seen += 1
+    assert seen > 0.95 * 8 * size / 37
 
 
 def test_what_is_no_tiff_inside_is_handed_to_no_other_decoder(tmp_path):

@@ -152,6 +152,20 @@ def test_ctrl_c_in_the_middle_of_an_iteration_leaves_a_checkpoint_that_resumes_b
     assert_same(weights(whole), weights(resumed))
 
 
+def test_a_second_ctrl_c_stops_at_once_and_saves_nothing_half_done(run_settings, tmp_path, ctrl_c):
+    stopped = trainer(run_settings)
+    stopped.checkpoint = tmp_path / "checkpoint.pt"
+
+    def interrupted():
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    stopped.sampler.draw = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    assert stopped.iteration == 0 and not list(tmp_path.glob("checkpoint*"))
+
+
 def test_the_checkpoint_of_another_run_is_refused(run_settings, tmp_path):
     first, other = trainer(run_settings), trainer(run_settings, a=0.5)
     first.checkpoint = other.checkpoint = tmp_path / "checkpoint.pt"

@@ -387,7 +387,8 @@ def _read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """The first line of an error, which may quote a damaged file at length."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def segment_case(run_folder: str | Path, case_folder: str | Path, output: str | Path) -> Path:
