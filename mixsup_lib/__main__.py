@@ -67,16 +67,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 def parse_settings(pairs: Sequence[str]) -> dict:
-    """["a=0.5", "window=[80, 64]"] -> {"a": 0.5, "window": [80, 64]}; values are YAML."""
+    """["a=0.5", "window=[80, 64]"] -> {"a": 0.5, "window": [80, 64]}; folders are text, other values YAML."""
+    from mixsup_lib.config import from_text
+
     settings = {}
     for pair in pairs:
         name, separator, value = pair.partition("=")
         if not separator:
             raise SettingError(f"--set: found {pair!r}, expected NAME=VALUE, for example iterations=300.")
-        try:
-            settings[name] = read_yaml(value)
-        except ValueError:
-            raise SettingError(f"--set {name}: {value!r} is not a value; write a number, text or [list].") from None
+        settings[name] = from_text(name, value)
     return settings
 
 

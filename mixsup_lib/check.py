@@ -74,7 +74,8 @@ def format_problems(problems: pd.DataFrame) -> str:
     lines = [cells.columns, *cells.itertuples(index=False)]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     counts = cells["severity"].value_counts()
-    total = ", ".join(f"{counts.get(name, 0)} {name}s" for name in ("error", "warning", "note"))
+    kinds = {name: counts.get(name, 0) for name in ("error", "warning", "note")}
+    total = ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in kinds.items())
     return "\n".join([*text, f"{total}."])
 
 

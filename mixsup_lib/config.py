@@ -8,12 +8,14 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mixsup_lib import paper
-from mixsup_lib.files import SettingError, nearest, shown
+from mixsup_lib.files import SettingError, nearest, read_yaml, shown
 
 Side = Annotated[int, Field(ge=1)]
+FOLDERS = ("cohort", "out", "stores", "split_lists")
+"""Settings that name a folder: their text is taken as it stands."""
 
 
 class RunConfig(BaseModel):
@@ -129,6 +131,13 @@ class RunConfig(BaseModel):
     progress: bool = True
     """Show a progress bar."""
 
+    @field_validator(*FOLDERS, mode="before")
+    @classmethod
+    def _folders_are_text(cls, value: Any) -> Any:
+        if value is None or isinstance(value, str | Path):
+            return value
+        raise ValueError("expected a folder as text; quote it in YAML, and use papermill's -r instead of -p")
+
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -237,6 +246,19 @@ WITHOUT_EFFECT = ("device", "compile", "feed", "checkpoint_seconds", "progress")
 """Settings that do not belong to the experiment: two runs that differ only here share a folder."""
 
 
+def from_text(name: str, text: str) -> Any:
+    """The value of a setting that was given as text: a folder as it stands, everything else as YAML.
+
+    Raises SettingError for a text that is no YAML.
+    """
+    if name in FOLDERS:
+        return text or None
+    try:
+        return read_yaml(text)
+    except ValueError:
+        raise SettingError(f"Setting {name!r}: {text!r} is not a value; write a number, text or [list].") from None
+
+
 def make_config(**settings: Any) -> RunConfig:
     """`RunConfig(**settings)`, its errors one sentence (`SettingError`) naming the setting and the nearest known."""
     for name in settings:
@@ -263,8 +285,16 @@ def run_config(namespace: Mapping[str, Any], before: Collection[str]) -> RunConf
     which come before parameters of the same name.
     """
     refuse_unknown(namespace, before, [*RunConfig.model_fields, "settings"])
-    chosen = {name: namespace[name] for name in _parameters(namespace, before) if name != "settings"}
-    return make_config(**{**chosen, **namespace.get("settings", {})})
+    chosen = {name: _value(name, namespace[name]) for name in _parameters(namespace, before)}
+    further = chosen.pop("settings", {})
+    if not isinstance(further, dict):
+        raise SettingError(f"Parameter 'settings': found {shown(further)}, expected a dictionary of settings.")
+    return make_config(**{**chosen, **further})
+
+
+def _value(name: str, value: Any) -> Any:
+    """A parameter of a notebook; `papermill -p` passes lists and dictionaries as text."""
+    return from_text(name, value) if isinstance(value, str) else value
 
 
 def refuse_unknown(namespace: Mapping[str, Any], before: Collection[str], known: Collection[str]) -> None:

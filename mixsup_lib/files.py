@@ -150,7 +150,7 @@ def locked(lock: str | Path, what: str | Path) -> Iterator[None]:
 def read_json(path: str | Path) -> object:
     """The content of a JSON file. Raises OSError, and ValueError for any fault of the content."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

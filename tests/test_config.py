@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mixsup_lib.__main__ import parse_settings
-from mixsup_lib.config import RunConfig, make_config
+from mixsup_lib.config import RunConfig, make_config, run_config
 from mixsup_lib.files import SettingError
 
 
@@ -41,3 +41,22 @@ def test_variants_can_be_chosen_on_the_command_line():
     found = (config.branch, config.pooling, config.weak_labels, config.weak_label_noise)
     assert found == ("deep", "max", "shuffled", 0.1)
     assert RunConfig(**config.settings()) == config
+
+
+@pytest.mark.parametrize("name", ["my data #2", "010", "2020-01-01", "yes", "null", "[x]", "a: b"])
+def test_the_name_of_a_folder_is_taken_as_it_stands(name):
+    assert str(make_config(**parse_settings([f"cohort={name}"])).cohort) == name
+    assert str(run_config({"cohort": name, "out": name}, before=()).out) == name
+
+
+def test_parameters_that_papermill_passes_as_text_are_read_or_refused_in_a_sentence():
+    given = {"cohort": "x", "window": "[64, 64]", "settings": "{iterations: 30, target_weights: [0.5, 0.5]}"}
+    config = run_config(given, before=())
+    assert (config.window, config.iterations, config.target_weights) == ((64, 64), 30, (0.5, 0.5))
+    for wrong, message in (
+        ({"settings": "iterations"}, "Parameter 'settings': found 'iterations', expected a dictionary"),
+        ({"window": "[64"}, "Setting 'window': .* is not a value"),
+        ({"cohort": 10}, "Setting 'cohort': found 10, expected a folder as text; .* -r instead of -p"),
+    ):
+        with pytest.raises(SettingError, match=message):
+            run_config({**given, **wrong}, before=())

@@ -297,6 +297,21 @@ def test_rounding_of_an_affine_is_no_mismatch_and_the_other_name_of_a_mask_of_20
     np.testing.assert_array_equal(find_cohort(tmp_path).patients[0].read_labels(), labels)
 
 
+def test_labels_that_a_scale_factor_rounds_are_the_labels(tmp_path):
+    (name,) = write_cohort(tmp_path, "brats2021", patients=1)
+    (patient,) = find_cohort(tmp_path).patients
+    labels = patient.read_labels()
+    file = patient.mask_files[0]
+    scaled = nib.Nifti1Image(nib.load(file).get_fdata(), nib.load(file).affine)
+    scaled.set_data_dtype(np.int16)  # nibabel chooses a scale factor, so that 1 comes back as 1.00002
+    nib.save(scaled, file)
+    assert not np.isin(nib.load(file).get_fdata(), (0, 1, 2, 4)).all()
+    np.testing.assert_array_equal(patient.read_labels(), labels)
+    change(file, lambda array: np.where(array > 3.9, 3.98, array).astype(np.float32))
+    with pytest.raises(DataError, match="unknown label value 3.98"):
+        patient.read_labels()
+
+
 # The Decathlon
 
 
@@ -339,6 +354,8 @@ def test_a_faulty_dataset_json_gets_a_sentence(tmp_path):
         with pytest.raises(DataError, match=sentence):
             find_cohort(tmp_path)
     write_dataset_json(tmp_path, [name])
+    content = (tmp_path / "dataset.json").read_text()
+    (tmp_path / "dataset.json").write_text(content, encoding="utf-8-sig")  # as Windows' editor saves it
     change(tmp_path / f"imagesTr/{name}.nii.gz", lambda array: array[..., :3])
     with pytest.raises(DataError, match="has 3 channels, expected the 4 of dataset.json"):
         find_cohort(tmp_path).patients[0].read_images()

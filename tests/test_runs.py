@@ -12,7 +12,7 @@ import pytest
 from mixsup_lib.config import make_config, run_config
 from mixsup_lib.datasets import find_cohort
 from mixsup_lib.datasets.slice_labels import derive_rows, write_slice_labels
-from mixsup_lib.experiments.runs import load_network, load_run, run
+from mixsup_lib.experiments.runs import collect, load_network, load_run, run
 from mixsup_lib.files import DataError, SettingError
 
 
@@ -110,3 +110,12 @@ def test_the_authors_lists_decide_who_is_annotated_weak_and_tested(run_settings,
     assert metrics.split == {"fully_annotated": names[:3], "weak": names[3:5], "test": names[5:7]}
     with pytest.raises(SettingError, match="Setting 'n_fa': found 4"):
         run(make_config(**{**run_settings, "split_lists": tmp_path, "n_fa": 4}))
+
+
+def test_a_patient_called_nan_is_a_patient(copy):
+    """pandas would take the name for a missing number."""
+    metrics = json.loads((copy / "metrics.json").read_text())
+    patient = metrics["split"]["test"][0]
+    for name in ("metrics.json", "per_patient.csv"):
+        (copy / name).write_text((copy / name).read_text().replace(patient, "nan"))
+    assert "nan" in set(collect(copy)["patient"])

@@ -113,8 +113,8 @@ def test_yaml_tags_of_python_are_refused_everywhere(tmp_path, marker, tag):
         for read in (read_experiment, read_settings):
             with pytest.raises(MixsupError, match="s.yaml"):
                 read(path)
-    with pytest.raises(MixsupError, match="--set cohort"):
-        parse_settings([f"cohort={text}"])
+    with pytest.raises(MixsupError, match="window"):
+        parse_settings([f"window={text}"])
 
 
 # Paths

@@ -97,9 +97,19 @@ def test_a_faulty_line_is_named(tmp_path):
         assert str(tmp_path / FILE_NAME) in str(caught.value)
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_separators_capitals_and_line_ends_of_other_programs_are_read(tmp_path, separator):
+    lines = ["Patient,CLASS,First_Z,Last_z", "P 1,Oedema,1,2", "nan,none,,", ""]
+    content = "\r\n".join(lines).replace(",", separator)
+    (tmp_path / FILE_NAME).write_text(content, encoding="utf-8-sig", newline="")
+    frame = read_slice_labels(tmp_path)
+    assert frame["patient"].tolist() == ["P 1", "nan"] and frame["class"].tolist() == ["oedema", "none"]
+    assert frame["last_z"][0] == 2
+
+
 def test_other_columns_and_other_encodings_are_refused(tmp_path):
-    with pytest.raises(DataError, match="has the columns 'patient;class;first_z;last_z', expected patient, class"):
-        read_slice_labels(write(tmp_path, "P;oedema;1;2", header="patient;class;first_z;last_z"))
+    with pytest.raises(DataError, match="has the columns 'patient, class, from, to', expected patient, class"):
+        read_slice_labels(write(tmp_path, "P,oedema,1,2", header="patient,class,from,to"))
     (tmp_path / FILE_NAME).write_bytes("patient,class,first_z,last_z\n\xf6,oedema,1,2\n".encode("latin-1"))
     with pytest.raises(DataError, match="is not a readable UTF-8 table"):
         read_slice_labels(tmp_path)

@@ -43,8 +43,12 @@ def map_labels(
 ) -> np.ndarray | None:
     """Label values on disk -> the paper's classes, uint8 of the same shape; None after an unknown value.
 
-    classes: {value on disk: class}, as `known_from` tells them. The value 0 is always background.
+    classes: {value on disk: class}, as `known_from` tells them. The value 0 is always background. A value within 0.01
+    of a whole number is that number: a scale factor in the header makes 1.00002 of 1.
     """
+    if values.dtype.kind == "f":
+        whole = np.rint(values)
+        values = np.where(np.abs(values - whole) <= 0.01, whole, values)
     labels = np.zeros_like(values, np.uint8)
     known = values == 0
     for value, name in classes.items():

@@ -40,13 +40,16 @@ def read_slice_labels(folder: str | Path, report: Report = refuse) -> pd.DataFra
     name = FILE_NAME if report is not refuse else str(path)
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            lines = [[field.strip() for field in line] for line in csv.reader(file)]
+            first = file.readline()
+            file.seek(0)
+            separator = max(",;\t", key=first.count)  # programs write ; where numbers have a decimal comma
+            lines = [[field.strip() for field in line] for line in csv.reader(file, delimiter=separator)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        report(name, f"is not a readable UTF-8 table ({shown(error)}); save it as CSV again.")
+        report(name, f"is not a readable UTF-8 table ({shown(error)}); save it as CSV UTF-8.")
         return _frame([])
     filled = [(number, line) for number, line in enumerate(lines, start=1) if any(line)]
     header = filled[0][1] if filled else []
-    if header != COLUMNS:
+    if [name.lower() for name in header] != COLUMNS:
         found = shown(", ".join(header)) if header else "(none)"
         report(name, f"has the columns {found}, expected {', '.join(COLUMNS)}; correct line 1.")
         return _frame([])
@@ -176,6 +179,7 @@ def _parse(fields: list[str]) -> tuple[tuple | None, str | None]:
     if len(fields) != len(COLUMNS):
         return None, f"has {len(fields)} fields, expected {len(COLUMNS)} ({', '.join(COLUMNS)})."
     patient, name, *ends = fields
+    name = name.lower()
     if not patient:
         return None, "names no patient; write the patient's ID."
     if name == NONE and not any(ends):

@@ -374,11 +374,13 @@ def _read_record(path: Path, schema: type[BaseModel]) -> Any:
 
 
 def _read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    """A CSV file of runs with at least these columns; patients are text, whatever they are called."""
-    kinds = {"patient": str, "region": str, "dice": float, "truth_voxels": int, "predicted_voxels": int}
+    """A CSV file of runs with at least these columns; cohorts and patients are text, also one called nan."""
+    kinds = {"cohort": str, "patient": str, "region": str, "dice": float, "truth_voxels": int, "predicted_voxels": int}
     kinds |= dict.fromkeys(HISTORY_COLUMNS[1:], float)
     try:
-        table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=["", "nan"])
+        names = pd.read_csv(path, nrows=0).columns.difference(["cohort", "patient"])
+        missing = dict.fromkeys(names, ["", "nan"])
+        table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=missing)
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise DataError(f"{path}: cannot be read as a table ({_reason(error)}); run it again.") from None
     if missing := [name for name in columns if name not in table.columns]:
