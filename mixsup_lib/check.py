@@ -28,6 +28,7 @@ from mixsup_lib.datasets.slice_labels import (
     unexplained,
 )
 from mixsup_lib.files import DataError, nearest, printable, shown
+from mixsup_lib.slices import foreground_mask, scale_fault
 
 COLUMNS = ["patient", "file", "severity", "problem"]
 
@@ -91,6 +92,9 @@ def _check_patient(
     warn = partial(report, severity="warning")
     volumes = patient.load_volumes(report)
     _check_copies(patient, volumes, digests, warn)
+    for name, volume in volumes.items():
+        if fault := scale_fault(volume.array, foreground_mask(volume.array)):
+            report(patient.place, f"sequence {name} {fault}.")
     for volume in volumes.values():
         axes[patient] = "".join(nib.aff2axcodes(volume.source_affine))
     n_slices = next((volume.array.shape[2] for volume in volumes.values()), None)

@@ -59,6 +59,23 @@ def foreground_mask(volume: np.ndarray) -> np.ndarray:
     return volume > threshold_otsu(volume)
 
 
+def scale_fault(volume: np.ndarray, mask: np.ndarray) -> str | None:
+    """Why the median over the foreground `mask` is no scale to divide by, as a clause of a sentence; None if it is one.
+
+    Images that were z-scored before lie around 0: their median is near 0, and dividing by it would invert or inflate
+    the contrast.
+    """
+    if volume.min() >= 0:
+        return None
+    low, middle, high = np.percentile(volume[mask], [25, 50, 75])
+    if middle > 0 and 2 * middle >= high - low:
+        return None
+    return (
+        f"has intensities around 0 (median of the head {middle:.3g}, its middle half from {low:.3g} to {high:.3g}), so "
+        "the median is no scale; use the scan's own intensities, as they were before z-scoring"
+    )
+
+
 def normalise(volume: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Volume / median over the foreground `mask` * 100 (section 4.1), float32 of the same shape.
 
@@ -171,9 +188,11 @@ def patient_slices(case: Case, pixel_mm: float | None, window: tuple[int, int] |
     that is too large for it becomes its largest number.
     """
     masks = [foreground_mask(volume) for volume in case.images]
-    for name, mask in zip(case.sequences, masks, strict=True):
+    for name, volume, mask in zip(case.sequences, case.images, masks, strict=True):
         if not mask.any():
             raise DataError(f"{case.patient}: sequence {name} is empty (all voxels 0); export the scan again.")
+        if fault := scale_fault(volume, mask):
+            raise DataError(f"{case.patient}: sequence {name} {fault}.")
     foreground = np.any([mask.T.any(axis=0) for mask in masks], axis=0)  # (Y, X)
     frame = fit_window(foreground, case.voxel_size_mm, pixel_mm, window)
     slices = torch.empty((masks[0].shape[2], len(masks), *frame.window), dtype=torch.float16)  # (Z, C, H, W)

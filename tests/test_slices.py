@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -73,6 +74,20 @@ def test_a_grey_background_is_not_foreground_and_a_constant_head_is():
     "Training slices are z = 15..130 of 155, test slices are all",
     ours="as a fraction on other grids; a prediction has the shape of the whole volume",
 )
+def test_a_median_that_is_no_scale_is_refused_and_other_scales_are_taken(phantom):
+    case = find_cohort(phantom).patients[0].read_images()
+    head = case.images[0] != 0
+    mean, spread = ([getattr(image[head], of)() for image in case.images] for of in ("mean", "std"))
+    scored = np.where(head, ((case.images.T - mean) / spread).T, 0)
+    for images in (scored, -case.images):
+        with pytest.raises(DataError, match=f"{case.patient}: sequence FLAIR has intensities around 0 .median of the"):
+            patient_slices(replace(case, images=images.astype(np.float32)), None, None)
+    extreme = case.images.copy()
+    extreme[:, 0, 0, 0] = 1e6
+    for fine in (case.images / case.images.max(), np.where(head, case.images, -1024), extreme):
+        patient_slices(replace(case, images=fine.astype(np.float32)), None, None)
+
+
 def test_training_slices_are_15_to_130_of_155():
     assert training_range(155, True) == (15, 130)
     assert training_range(62, True) == (6, 52)
