@@ -93,7 +93,7 @@ def test_every_fault_of_a_folder_is_named_two_of_one_patient_too(tmp_path, capsy
     set_voxel(expect(4, "seg", "unknown label value 3"), 3)
     set_voxel(expect(5, "flair", "1 voxels that are NaN or infinite"), np.nan)
     change(expect(6, "t1", "sequence T1 is empty"), np.zeros_like)
-    expect(7, "t1ce", "is not an intact gzip file").write_text("hello")
+    expect(7, "t1ce", "is not a readable NIfTI file").write_text("hello")
     shutil.copytree(file_of(tmp_path, 8, "t1").parent, tmp_path / "LGG" / patient_id("brats2018", 8))
     expected[f"LGG/{patient_id('brats2018', 8)}"] = "occurs 2 times"
     (tmp_path / "HGG" / "Brats18_EMPTY_1").mkdir()

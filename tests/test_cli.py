@@ -58,6 +58,13 @@ def test_segment_writes_a_mask_on_the_cases_grid(finished, phantom, tmp_path):
     assert int((np.asarray(mask.dataobj) > 0).sum()) == table.loc[patient.id, "predicted_voxels"] > 0
 
 
+@pytest.mark.parametrize("output", ["mask", "mask.nrrd", "."])
+def test_segment_looks_at_the_output_before_it_works(finished, output, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["segment", str(finished), "no-such-patient", output]) == 2
+    assert f"{output}: expected the name of a file to write, ending in .nii.gz" in capsys.readouterr().err
+
+
 def test_rerun_repeats_a_run_bit_for_bit_elsewhere_and_only_once(finished, tmp_path, capsys):
     before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in finished.iterdir()}
     call = ["rerun", str(finished), "--out", str(tmp_path / "again")]

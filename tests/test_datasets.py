@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import pickle
+import re
 import shutil
 
 import nibabel as nib
@@ -12,6 +13,7 @@ import pytest
 from cohorts import LAYOUTS, NAMES, change, patient_id, save, write_cohort, write_dataset_json
 from PIL import Image
 
+from mixsup_lib.check import check_cohort
 from mixsup_lib.datasets import find_cohort, open_patient
 from mixsup_lib.datasets.nifti import from_lps
 from mixsup_lib.files import DataError, SettingError
@@ -242,7 +244,7 @@ def no_orientation(path):
 FAULTS = {
     "missing sequence": ("t2", lambda path: path.unlink(), r"_t2\.nii\.gz: sequence T2 is missing"),
     "truncated gzip": ("t1", truncate, r"_t1\.nii\.gz: is cut off before its end"),
-    "not gzip": ("t1", lambda path: path.write_text("hello"), "is not an intact gzip file"),
+    "not gzip": ("t1", lambda path: path.write_text("hello"), "is not a readable NIfTI file"),
     "not NIfTI": ("t1", lambda path: path.write_bytes(gzip.compress(b"x" * 999)), "is not a readable NIfTI file"),
     "other shape": ("t1ce", lambda path: change(path, lambda a: a[:, :, 1:]), "T1c has shape 16x16x11, .* 16x16x12"),
     "one axis too many": ("t1", lambda path: change(path, lambda a: np.stack([a, a], -1)), "expected 3 axes"),
@@ -295,6 +297,42 @@ def test_rounding_of_an_affine_is_no_mismatch_and_the_other_name_of_a_mask_of_20
     patient.read_images()
     patient.mask_files[0].rename(tmp_path / name / "W39_1998.09.19_Segm.nii.gz")
     np.testing.assert_array_equal(find_cohort(tmp_path).patients[0].read_labels(), labels)
+
+
+def test_a_file_is_read_by_its_content_whatever_its_ending(tmp_path):
+    (name,) = (truths := write_cohort(tmp_path, "brats2021", patients=1))
+    (patient,) = find_cohort(tmp_path).patients
+    first, second, third, _ = patient.image_files
+    first.write_bytes(gzip.decompress(first.read_bytes()))  # plain, called .nii.gz
+    second.rename(second.with_suffix(""))  # packed, called .nii
+    nib.save(nib.Nifti2Image.from_image(nib.load(third)), third)
+    nib.save(nib.Nifti2Image.from_image(nib.load(patient.mask_files[0])), patient.mask_files[0])
+    case = find_cohort(tmp_path)[name].read()
+    np.testing.assert_array_equal(case.images, truths[name].images)
+    np.testing.assert_array_equal(case.labels, truths[name].labels)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "t1.nii.gz: is an empty file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a git-lfs pointer.*git lfs pull"),
+        (b"\n<!DOCTYPE html><html>403 Forbidden</html>", "is a web page, .*sign in"),
+        (None, "is a broken link"),
+    ],
+)
+def test_what_stands_in_the_place_of_a_scan_is_named_for_what_it_is(tmp_path, content, sentence):
+    write_cohort(tmp_path, "brats2021", patients=1)
+    file = find_cohort(tmp_path).patients[0].image_files[1]
+    file.unlink()
+    if content is None:
+        file.symlink_to("annex/object")
+    else:
+        file.write_bytes(content)
+    with pytest.raises(DataError, match=sentence):
+        find_cohort(tmp_path).patients[0].read_images()
+    (problem,) = check_cohort(tmp_path)["problem"]
+    assert re.search(sentence.rpartition(": ")[2], problem)
 
 
 def test_labels_that_a_scale_factor_rounds_are_the_labels(tmp_path):

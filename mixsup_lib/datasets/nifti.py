@@ -15,6 +15,8 @@ from mixsup_lib.cohort import Patient, Report, Volume
 from mixsup_lib.datasets.reading import map_labels
 
 ENDINGS = (".nii.gz", ".nii")
+GZIP = b"\x1f\x8b"
+"""How a packed file begins. A file is read by its content, whatever its ending."""
 LPS = axcodes2ornt(("L", "P", "S"))
 AFFINE_TOLERANCE = 0.1
 """Two affines agree if no corner of the volume is further apart than this, in voxels."""
@@ -38,13 +40,15 @@ def read_nifti(path: Path, file: str, report: Report, *, n_axes: int = 3) -> tup
     """
     try:
         content = path.read_bytes()
-        if path.suffix == ".gz":
+        fault = _no_scan(content)
+        if content.startswith(GZIP):
             content = gzip.decompress(content)  # compares gzip's checksum, which nibabel does not
-        image = nib.Nifti1Image.from_bytes(content)
-        shape = image.shape
-        while len(shape) > n_axes and shape[-1] == 1:
-            shape = shape[:-1]
-        fault = _header_fault(image.header, shape, n_axes, len(content) - image.dataobj.offset)
+        if fault is None:
+            image = (nib.Nifti2Image if _is_nifti2(content) else nib.Nifti1Image).from_bytes(content)
+            shape = image.shape
+            while len(shape) > n_axes and shape[-1] == 1:
+                shape = shape[:-1]
+            fault = _header_fault(image.header, shape, n_axes, len(content) - image.dataobj.offset)
         if fault is None:
             with np.errstate(all="ignore"):  # a scaling that leaves float32 shows as infinite voxels
                 array = np.asarray(image.dataobj, dtype=np.float32).reshape(shape)
@@ -54,6 +58,21 @@ def read_nifti(path: Path, file: str, report: Report, *, n_axes: int = 3) -> tup
         report(file, fault)
         return None
     return array, np.asarray(image.affine, dtype=np.float64)
+
+
+def _no_scan(content: bytes) -> str | None:
+    """What a file is that stands in the place of a scan, and what to do; None where it may be a scan."""
+    if not content:
+        return "is an empty file; copy or download it again."
+    if content.startswith(b"version https://git-lfs"):
+        return "is a git-lfs pointer, not the scan itself; run `git lfs pull` where it comes from."
+    if content[:200].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "is a web page, not a scan, so the download was refused; sign in there and download it again."
+    return None
+
+
+def _is_nifti2(content: bytes) -> bool:
+    return content[:4] in ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))
 
 
 def _header_fault(header: nib.Nifti1Header, shape: tuple[int, ...], n_axes: int, n_bytes: int) -> str | None:
@@ -138,9 +157,14 @@ def lps_volume(array: np.ndarray, affine: np.ndarray) -> Volume:
 def read_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray] | None:
     """Shape (X, Y, Z) and affine of a NIfTI file on LPS axes, from its header alone; None if it is unreadable."""
     try:
-        image = nib.Nifti1Image.from_filename(path)
+        with open(path, "rb") as file:
+            packed = file.read(2) == GZIP
+        with (gzip.open if packed else open)(path, "rb") as file:
+            kind = nib.Nifti2Header if _is_nifti2(file.read(4)) else nib.Nifti1Header
+            file.seek(0)
+            header = kind.from_fileobj(file)
         # No voxel is read: the array only has the right shape.
-        array, affine = to_lps(np.broadcast_to(np.uint8(0), image.shape[:3]), image.affine)
+        array, affine = to_lps(np.broadcast_to(np.uint8(0), header.get_data_shape()[:3]), header.get_best_affine())
     except Exception:  # what makes it unreadable is told where its voxels are read
         return None
     return array.shape, affine

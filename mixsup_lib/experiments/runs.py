@@ -403,7 +403,10 @@ def segment_case(run_folder: str | Path, case_folder: str | Path, output: str | 
 
     Raises:
         DataError: the run or the patient cannot be used.
+        SettingError: `output` is no name of a NIfTI file.
     """
+    if not str(output).endswith((".nii.gz", ".nii")) or Path(output).is_dir():
+        raise SettingError(f"{output}: expected the name of a file to write, ending in .nii.gz or .nii.")
     config, _ = load_run(run_folder)
     device, precision = set_up(config)
     case = open_patient(case_folder).read_images()
