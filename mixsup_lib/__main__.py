@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mixsup_lib.files import MixsupError, SettingError, disk_full, read_yaml
+from mixsup_lib.files import DataError, MixsupError, SettingError, disk_full, read_yaml
 
 SET = dict(dest="settings", nargs="+", default=[], metavar="NAME=VALUE", help="further settings")
 
@@ -54,10 +54,10 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--dry-run", action="store_true", help="show what would run")
     compare.add_argument("--set", **SET)
 
-    segment = commands.add_parser("segment", help="segment one patient with a finished run")
+    segment = commands.add_parser("segment", help="segment a patient, or a whole cohort, with a finished run")
     segment.add_argument("run", type=Path)
-    segment.add_argument("case", type=Path, help="folder of the patient")
-    segment.add_argument("output", type=Path, help="NIfTI file to write")
+    segment.add_argument("case", type=Path, metavar="FOLDER", help="folder of the patient or of the cohort")
+    segment.add_argument("output", type=Path, help="NIfTI file to write, or for a cohort the folder for its masks")
 
     rerun = commands.add_parser("rerun", help="repeat a finished run and compare")
     rerun.add_argument("run", type=Path)
@@ -157,9 +157,22 @@ def run_compare(call: argparse.Namespace, execute: Callable | None = None) -> in
 
 
 def _segment(call: argparse.Namespace) -> int:
-    from mixsup_lib.experiments.runs import segment_case
+    from mixsup_lib.datasets import find_cohort, open_patient
+    from mixsup_lib.experiments.runs import segment_cohort, segment_patient
 
-    segment_case(call.run, call.case, call.output)
+    try:
+        patient = open_patient(call.case)
+    except DataError as no_patient:
+        try:
+            cohort = find_cohort(call.case)
+        except DataError:
+            raise no_patient from None
+        failed = segment_cohort(call.run, cohort, call.output)
+        for name, fault in failed.items():
+            print(f"{name} was not segmented: {fault}", file=sys.stderr)
+        print(f"{call.output}: masks of {len(cohort.patients) - len(failed)} of {len(cohort.patients)} patients")
+        return int(bool(failed))
+    segment_patient(call.run, patient, call.output)
     print(call.output)
     return 0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -59,10 +61,30 @@ def test_segment_writes_a_mask_on_the_cases_grid(finished, phantom, tmp_path):
 
 
 @pytest.mark.parametrize("output", ["mask", "mask.nrrd", "."])
-def test_segment_looks_at_the_output_before_it_works(finished, output, tmp_path, monkeypatch, capsys):
+def test_segment_looks_at_the_output_before_it_works(finished, phantom, output, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["segment", str(finished), "no-such-patient", output]) == 2
+    patient = find_cohort(phantom).patients[0].image_files[0].parent
+    assert main(["segment", str(finished), str(patient), output]) == 2
     assert f"{output}: expected the name of a file to write, ending in .nii.gz" in capsys.readouterr().err
+
+
+def test_segment_takes_a_whole_cohort_and_names_who_failed(finished, phantom, tmp_path, capsys):
+    cohort, masks = tmp_path / "cohort", tmp_path / "masks"
+    first, second, *_ = find_cohort(phantom).patients
+    for patient in (first, second):
+        folder = patient.image_files[0].parent
+        shutil.copytree(folder, cohort / folder.relative_to(phantom))
+    find_cohort(cohort)[second.id].image_files[0].write_bytes(b"")
+    assert main(["segment", str(finished), str(cohort), str(masks)]) == 1
+    printed = capsys.readouterr()
+    assert f"{second.id} was not segmented" in printed.err and "is an empty file" in printed.err
+    assert f"{masks}: masks of 1 of 2 patients" in printed.out
+    assert [path.name for path in masks.iterdir()] == [f"{first.id}.nii.gz"]
+    kept = (masks / f"{first.id}.nii.gz").stat().st_mtime_ns
+    shutil.copy(second.image_files[0], find_cohort(cohort)[second.id].image_files[0])
+    assert main(["segment", str(finished), str(cohort), str(masks)]) == 0
+    assert (masks / f"{first.id}.nii.gz").stat().st_mtime_ns == kept and len(list(masks.iterdir())) == 2
+    assert main(["segment", str(finished), str(cohort), str(tmp_path / "one.nii.gz")]) == 2
 
 
 def test_rerun_repeats_a_run_bit_for_bit_elsewhere_and_only_once(finished, tmp_path, capsys):

@@ -62,7 +62,7 @@ def open_patient(folder: str | Path) -> Patient:
     folder = _existing(folder).resolve()
     for layout in (brats, lgg_kaggle):
         found = layout.find(folder.parent, [folder])
-        if found and found.patients:
+        if found and [patient.id for patient in found.patients] == [folder.name]:
             return found.patients[0]
     raise DataError(f"{folder}: holds no patient's files; expected those of a BraTS or LGG patient.")
 

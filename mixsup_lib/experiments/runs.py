@@ -20,10 +20,12 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save as weights_as_bytes
+from tqdm.auto import tqdm
 
-from mixsup_lib.cohort import Cohort
+from mixsup_lib.cohort import Cohort, Patient
 from mixsup_lib.config import RunConfig, make_config
-from mixsup_lib.datasets import find_cohort, open_patient
+from mixsup_lib.datasets import find_cohort
+from mixsup_lib.datasets.nifti import ENDINGS as NIFTI_ENDINGS
 from mixsup_lib.evaluation import PER_PATIENT_COLUMNS, evaluate, label_volume, save_nifti, score_slices
 from mixsup_lib.experiments.provenance import provenance
 from mixsup_lib.files import DataError, SettingError, remove_leftovers, write_bytes, write_json, write_text
@@ -393,32 +395,51 @@ def _reason(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def segment_case(run_folder: str | Path, case_folder: str | Path, output: str | Path) -> Path:
+def segment_patient(run_folder: str | Path, patient: Patient, output: str | Path) -> None:
     """Segment one patient with a finished run and write the labels as NIfTI on the axes of the patient's own files.
 
     Args:
         run_folder: finished run whose weights are used.
-        case_folder: folder of the patient; its sequences must be those the network was trained on.
+        patient: its sequences must be those the network was trained on.
         output: file to write, `.nii.gz` or `.nii`; multiclass in BraTS label values (1, 2, 4), binary 1.
 
     Raises:
         DataError: the run or the patient cannot be used.
         SettingError: `output` is no name of a NIfTI file.
     """
-    if not str(output).endswith((".nii.gz", ".nii")) or Path(output).is_dir():
+    if not str(output).endswith(NIFTI_ENDINGS) or Path(output).is_dir():
         raise SettingError(f"{output}: expected the name of a file to write, ending in .nii.gz or .nii.")
     config, _ = load_run(run_folder)
     device, precision = set_up(config)
-    case = open_patient(case_folder).read_images()
+    case = patient.read_images()
     slices, frame = patient_slices(case, config.pixel_mm, config.window)
     first_layer = load_weights(run_folder).get("unet.encoder.0.0.0.weight")
     if first_layer is not None and first_layer.shape[1] != slices.shape[1]:
         raise DataError(
-            f"{case_folder}: has {slices.shape[1]} sequences ({', '.join(case.sequences)}), but the run was trained on "
-            f"{first_layer.shape[1]}; use a run of the same sequences."
+            f"{patient.place}: has {slices.shape[1]} sequences ({', '.join(case.sequences)}), but the run was trained "
+            f"on {first_layer.shape[1]}; use a run of the same sequences."
         )
     network = load_network(run_folder, slices.shape[1], slices.shape[2:]).to(device)
     probabilities, _ = score_slices(network, slices, device=device, precision=precision)
     labels = label_volume(probabilities, frame)
     save_nifti(output, labels, case, multiclass=config.task == "multiclass")
-    return Path(output)
+
+
+def segment_cohort(run_folder: str | Path, cohort: Cohort, output: str | Path) -> dict[str, str]:
+    """Segment every patient of a cohort into `output`/PATIENT.nii.gz; a file that is there already is left.
+
+    A patient who cannot be segmented stops no other. Returns these patients, each with what is wrong. Raises as
+    `load_run` and, where `output` is a file, SettingError.
+    """
+    load_run(run_folder)
+    if Path(output).suffix or Path(output).is_file():
+        raise SettingError(f"{output}: expected a folder for the masks of {len(cohort.patients)} patients.")
+    failed = {}
+    for patient in tqdm(cohort.patients, desc="segment", unit="patient"):
+        target = Path(output, f"{patient.id}.nii.gz")
+        try:
+            if not target.exists():
+                segment_patient(run_folder, patient, target)
+        except DataError as error:
+            failed[patient.id] = str(error)
+    return failed
