@@ -14,6 +14,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from mixsup_lib.files import usable_cores
+
 DISTRIBUTION = "mixsup_lib"
 MEMORY_GB = 4
 """Main memory below which the workshop preset is not expected to fit beside a desktop, in GB (10^9 bytes)."""
@@ -101,7 +103,7 @@ def check_packages() -> Check:
 
 def check_cores() -> Check:
     """How many CPU cores may this process use?"""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     advice = "the main job runs its experiments one after the other and takes twice as long"
     return Check("CPU cores", True, str(cores), advice if cores == 1 else "")
 

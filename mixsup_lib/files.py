@@ -167,6 +167,11 @@ def read_yaml(text: str) -> object:
         raise ValueError(" ".join(str(error).split())[-200:]) from None
 
 
+def usable_cores() -> int:
+    """How many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def worker_pool(
     workers: int, writes: str | Path, start_method: str | None = None

@@ -23,7 +23,7 @@ import torch
 from tqdm.auto import tqdm
 
 from mixsup_lib.config import RunConfig
-from mixsup_lib.files import DataError, SettingError, write_bytes
+from mixsup_lib.files import DataError, SettingError, usable_cores, write_bytes
 from mixsup_lib.losses import classification_loss, joint_loss, segmentation_loss
 from mixsup_lib.model import MixedSupervisionUNet
 from mixsup_lib.optim import DivergedError, NormalizedSGD, PlateauSchedule, cosine_schedule
@@ -291,8 +291,11 @@ def set_up(config: RunConfig) -> tuple[torch.device, str]:
     """Set the number of threads; return device and precision ("float32" or "bfloat16") of the run.
 
     "auto" takes the GPU where there is one, and bfloat16 where it pays. float32 is meant strictly: on a GPU too,
-    products are not rounded to TF32. Raises SettingError if "cuda" is asked for and there is no GPU.
+    products are not rounded to TF32. Raises SettingError if "cuda" is asked for and there is no GPU, and for more
+    threads than there are cores.
     """
+    if config.threads > (cores := usable_cores()):
+        raise SettingError(f"Setting 'threads': found {config.threads}, expected at most {cores}, the cores to be had.")
     torch.set_num_threads(config.threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     name = config.device

@@ -60,6 +60,12 @@ def test_segment_writes_a_mask_on_the_cases_grid(finished, phantom, tmp_path):
     assert int((np.asarray(mask.dataobj) > 0).sum()) == table.loc[patient.id, "predicted_voxels"] > 0
 
 
+def test_more_threads_than_cores_are_refused(phantom, tmp_path, capsys):
+    settings = [f"cohort={phantom}", "n_fa=3", "threads=1000", f"out={tmp_path}", f"stores={tmp_path}"]
+    assert main(["run", "--set", *settings]) == 2
+    assert "'threads': found 1000, expected at most" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("output", ["mask", "mask.nrrd", "."])
 def test_segment_looks_at_the_output_before_it_works(finished, phantom, output, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import os
 import platform
 import re
 import shutil
@@ -37,7 +36,7 @@ from mixsup_lib.datasets import find_cohort
 from mixsup_lib.evaluation import label_volume, score_slices
 from mixsup_lib.experiments.provenance import commit, cpu_model
 from mixsup_lib.experiments.tables import format_table
-from mixsup_lib.files import atomic_path
+from mixsup_lib.files import atomic_path, usable_cores
 from mixsup_lib.losses import classification_loss, joint_loss, segmentation_loss
 from mixsup_lib.phantom import make_phantom
 from mixsup_lib.protocol import make_split
@@ -344,9 +343,8 @@ ROWS = {
 def provenance() -> dict[str, str | int]:
     """Code, versions, machine and day, for each line of the table."""
     packages = {name: version(name) for name in ("torch", "monai", "numpy", "nibabel")}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {"commit": commit() or "unknown", "python": platform.python_version(), **packages,
-            "cpu": torch.cuda.get_device_name() if CUDA else cpu_model(), "cores": cores,
+            "cpu": torch.cuda.get_device_name() if CUDA else cpu_model(), "cores": usable_cores(),
             "date": datetime.now(UTC).date().isoformat()}  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from mixsup_lib.datasets import find_cohort
 from mixsup_lib.experiments import tables
 from mixsup_lib.experiments.experiment import Cell, Experiment, cells_of, read_experiment
 from mixsup_lib.experiments.runs import collect, open_store, store_folder
-from mixsup_lib.files import DataError, atomic_path, locked, read_json, write_text
+from mixsup_lib.files import DataError, atomic_path, locked, read_json, usable_cores, write_text
 from mixsup_lib.phantom import make_phantom
 
 MAIN = Experiment(
@@ -127,7 +127,7 @@ def run_here(cells: list[Cell], cohort: Cohort, jobs: int | None) -> None:
     """Execute the cells on this machine, several at a time, after preparing the slices that they share."""
     from tqdm.auto import tqdm
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     for config in {store_folder(cell.config): cell.config for cell in cells}.values():
         open_store(config, cohort, workers=jobs or cores)
     free = places(cells, jobs, cores)
