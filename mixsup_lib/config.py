@@ -289,7 +289,14 @@ def run_config(namespace: Mapping[str, Any], before: Collection[str]) -> RunConf
     further = chosen.pop("settings", {})
     if not isinstance(further, dict):
         raise SettingError(f"Parameter 'settings': found {shown(further)}, expected a dictionary of settings.")
-    return make_config(**{**chosen, **further})
+    chosen |= further
+    for name in FOLDERS:
+        if str(chosen.get(name, "")).startswith("..") and not Path("08_scenario_run.ipynb").exists():
+            raise SettingError(
+                f"Parameter {name!r}: {str(chosen[name])!r} starts from the folder notebooks, but the notebook runs in "
+                f"{Path.cwd()}; call papermill with --cwd and that folder, or give absolute folders."
+            )
+    return make_config(**chosen)
 
 
 def _value(name: str, value: Any) -> Any:

@@ -57,6 +57,7 @@ def test_parameters_that_papermill_passes_as_text_are_read_or_refused_in_a_sente
         ({"settings": "iterations"}, "Parameter 'settings': found 'iterations', expected a dictionary"),
         ({"window": "[64"}, "Setting 'window': .* is not a value"),
         ({"cohort": 10}, "Setting 'cohort': found 10, expected a folder as text; .* -r instead of -p"),
+        ({"out": "../runs"}, "Parameter 'out': '../runs' starts from the folder notebooks, .*papermill with --cwd"),
     ):
         with pytest.raises(SettingError, match=message):
             run_config({**given, **wrong}, before=())
