@@ -164,7 +164,7 @@ def _segment(call: argparse.Namespace) -> int:
         patient = open_patient(call.case)
     except DataError as no_patient:
         try:
-            cohort = find_cohort(call.case)
+            cohort = find_cohort(call.case, strict=False)  # who is incomplete is named beside the others
         except DataError:
             raise no_patient from None
         failed = segment_cohort(call.run, cohort, call.output)

@@ -80,14 +80,14 @@ def test_segment_takes_a_whole_cohort_and_names_who_failed(finished, phantom, tm
     for patient in (first, second):
         folder = patient.image_files[0].parent
         shutil.copytree(folder, cohort / folder.relative_to(phantom))
-    find_cohort(cohort)[second.id].image_files[0].write_bytes(b"")
+    find_cohort(cohort)[second.id].image_files[0].unlink()
     assert main(["segment", str(finished), str(cohort), str(masks)]) == 1
     printed = capsys.readouterr()
-    assert f"{second.id} was not segmented" in printed.err and "is an empty file" in printed.err
+    assert f"{second.id} was not segmented" in printed.err and "sequence FLAIR is missing" in printed.err
     assert f"{masks}: masks of 1 of 2 patients" in printed.out
     assert [path.name for path in masks.iterdir()] == [f"{first.id}.nii.gz"]
     kept = (masks / f"{first.id}.nii.gz").stat().st_mtime_ns
-    shutil.copy(second.image_files[0], find_cohort(cohort)[second.id].image_files[0])
+    shutil.copy(second.image_files[0], cohort / second.image_files[0].relative_to(phantom))
     assert main(["segment", str(finished), str(cohort), str(masks)]) == 0
     assert (masks / f"{first.id}.nii.gz").stat().st_mtime_ns == kept and len(list(masks.iterdir())) == 2
     assert main(["segment", str(finished), str(cohort), str(tmp_path / "one.nii.gz")]) == 2
