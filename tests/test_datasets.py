@@ -299,6 +299,15 @@ def test_rounding_of_an_affine_is_no_mismatch_and_the_other_name_of_a_mask_of_20
     np.testing.assert_array_equal(find_cohort(tmp_path).patients[0].read_labels(), labels)
 
 
+@pytest.mark.parametrize("place", ["Slice_Labels.csv", "slice_labels.csv.txt", "HGG/slice_labels.csv"])
+def test_slice_labels_of_another_name_or_place_are_mentioned(brats, place):
+    (brats / "slice_labels.csv").write_text("patient,class,first_z,last_z\n")
+    assert find_cohort(brats).problems == ()
+    (brats / "slice_labels.csv").rename(brats / place)
+    (problem,) = find_cohort(brats).problems
+    assert (problem.file, problem.severity) == (place, "warning") and "it has to be" in problem.problem
+
+
 def test_a_file_is_read_by_its_content_whatever_its_ending(tmp_path):
     (name,) = (truths := write_cohort(tmp_path, "brats2021", patients=1))
     (patient,) = find_cohort(tmp_path).patients

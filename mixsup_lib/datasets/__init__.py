@@ -44,6 +44,12 @@ def find_cohort(folder: str | Path, *, strict: bool = True) -> Cohort:
             first, second, *_ = (patient.place for patient in cohort.patients if patient.id == name)
             sentence = f"the patient ID {name} occurs {count} times (also {first}); keep one."
             problems.append(Problem(name, second, sentence))
+    labels = cohort.folder / FILE_NAME
+    for path in (*cohort.folder.glob("*"), *cohort.folder.glob("*/*")):
+        similar = path.name.lower().startswith(labels.stem) and path.is_file()
+        if similar and not (labels.exists() and path.samefile(labels)):
+            sentence = f"is not read; if it holds the slice labels, it has to be {labels}."
+            problems.append(Problem("", path.relative_to(cohort.folder).as_posix(), sentence, "warning"))
     if not cohort.patients and not problems:
         problems.append(Problem("", str(cohort.folder), "holds no patient."))
     errors = [problem for problem in problems if problem.severity == "error"]
