@@ -170,7 +170,8 @@ def _segment(call: argparse.Namespace) -> int:
         failed = segment_cohort(call.run, cohort, call.output)
         for name, fault in failed.items():
             print(f"{name} was not segmented: {fault}", file=sys.stderr)
-        print(f"{call.output}: masks of {len(cohort.patients) - len(failed)} of {len(cohort.patients)} patients")
+        there = sum(patient.id not in failed for patient in cohort.patients)
+        print(f"{call.output}: masks of {there} of {len(cohort.patients)} patients")
         return int(bool(failed))
     segment_patient(call.run, patient, call.output)
     print(call.output)

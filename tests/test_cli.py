@@ -93,6 +93,16 @@ def test_segment_takes_a_whole_cohort_and_names_who_failed(finished, phantom, tm
     assert main(["segment", str(finished), str(cohort), str(tmp_path / "one.nii.gz")]) == 2
 
 
+def test_segment_refuses_two_patients_of_one_name(finished, phantom, tmp_path, capsys):
+    cohort = tmp_path / "cohort"
+    folder = find_cohort(phantom).patients[0].image_files[0].parent
+    for grade in ("HGG", "LGG"):
+        shutil.copytree(folder, cohort / grade / folder.name)
+    assert main(["segment", str(finished), str(cohort), str(tmp_path / "masks.v2")]) == 1
+    assert f"the patient ID {folder.name} occurs 2 times" in capsys.readouterr().err
+    assert not (tmp_path / "masks.v2").exists()
+
+
 def test_rerun_repeats_a_run_bit_for_bit_elsewhere_and_only_once(finished, tmp_path, capsys):
     before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in finished.iterdir()}
     call = ["rerun", str(finished), "--out", str(tmp_path / "again")]

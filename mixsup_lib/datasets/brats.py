@@ -42,7 +42,7 @@ class BratsPatient(Patient):
     def missing(self) -> list[tuple[str, str]]:
         faults = []
         for name, path in zip(self.sequences, self.image_files, strict=True):
-            if path.is_symlink() and not path.exists():
+            if _is_broken_link(path):
                 faults.append((self.relative(path), "is a broken link; get the file it points to, or correct it."))
             elif not path.is_file():
                 sentence = f"sequence {name} is missing; add this file (or the same as .nii)."
@@ -140,7 +140,11 @@ def _naming_faults(path: Path, name: str, naming: Naming) -> Iterator[tuple[str,
         if len(own) > 1:
             yield name, f"holds both {own[0].name} and {own[1].name}; keep one of them."
         for other in [] if own else _with_ending(path, ending):
-            if other.is_symlink() and not other.exists():
+            if _is_broken_link(other):
                 continue  # said where it is looked for
             wanted = f"{path.name}{ending}{other.name[other.name.index('.nii') :]}"
             yield (f"{name}/{other.name}", f"is not named after its folder; if it belongs there, name it {wanted}.")
+
+
+def _is_broken_link(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()

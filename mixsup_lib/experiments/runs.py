@@ -428,17 +428,18 @@ def segment_patient(run_folder: str | Path, patient: Patient, output: str | Path
 def segment_cohort(run_folder: str | Path, cohort: Cohort, output: str | Path) -> dict[str, str]:
     """Segment every patient of a cohort into `output`/PATIENT.nii.gz; a file that is there already is left.
 
-    A patient who cannot be segmented stops no other. Returns these patients, each with what is wrong. Raises as
-    `load_run` and, where `output` is a file, SettingError.
+    A patient who cannot be segmented stops no other. Returns these patients, each with what is wrong; those whom file
+    names alone show to be at fault (`cohort.problems`) are among them. Raises as `load_run` and, where `output` is a
+    file, SettingError.
     """
     load_run(run_folder)
-    if Path(output).suffix or Path(output).is_file():
+    if str(output).endswith(NIFTI_ENDINGS) or Path(output).is_file():
         raise SettingError(f"{output}: expected a folder for the masks of {len(cohort.patients)} patients.")
-    failed = {}
+    failed = {problem.patient: str(problem) for problem in cohort.problems if problem.severity == "error"}
     for patient in tqdm(cohort.patients, desc="segment", unit="patient"):
         target = Path(output, f"{patient.id}.nii.gz")
         try:
-            if not target.exists():
+            if patient.id not in failed and not target.exists():
                 segment_patient(run_folder, patient, target)
         except DataError as error:
             failed[patient.id] = str(error)
