@@ -56,8 +56,11 @@ def parser() -> argparse.ArgumentParser:
 
     segment = commands.add_parser("segment", help="segment a patient, or a whole cohort, with a finished run")
     segment.add_argument("run", type=Path)
-    segment.add_argument("case", type=Path, metavar="FOLDER", help="folder of the patient or of the cohort")
+    which = "folder of the patient or of the cohort; for a Decathlon or nnU-Net patient an image file"
+    segment.add_argument("case", type=Path, metavar="CASE", help=which)
     segment.add_argument("output", type=Path, help="NIfTI file to write, or for a cohort the folder for its masks")
+    more = "write the probability of tumour and the slice scores too"
+    segment.add_argument("--probabilities", action="store_true", help=more)
 
     rerun = commands.add_parser("rerun", help="repeat a finished run and compare")
     rerun.add_argument("run", type=Path)
@@ -158,7 +161,7 @@ def run_compare(call: argparse.Namespace, execute: Callable | None = None) -> in
 
 def _segment(call: argparse.Namespace) -> int:
     from mixsup_lib.datasets import find_cohort, open_patient
-    from mixsup_lib.experiments.runs import segment_cohort, segment_patient
+    from mixsup_lib.experiments.runs import load_run, segment_cohort, segment_patient
 
     try:
         patient = open_patient(call.case)
@@ -167,15 +170,22 @@ def _segment(call: argparse.Namespace) -> int:
             cohort = find_cohort(call.case, strict=False)  # who is incomplete is named beside the others
         except DataError:
             raise no_patient from None
-        failed = segment_cohort(call.run, cohort, call.output)
+        failed = segment_cohort(call.run, cohort, call.output, probabilities=call.probabilities)
         for name, fault in failed.items():
             print(f"{name} was not segmented: {fault}", file=sys.stderr)
         there = sum(patient.id not in failed for patient in cohort.patients)
-        print(f"{call.output}: masks of {there} of {len(cohort.patients)} patients")
+        _, metrics = load_run(call.run)
+        legend = cohort.labels.legend(metrics.config["task"]) if there else []
+        print(f"{call.output}: masks of {there} of {len(cohort.patients)} patients{_shown_legend(legend)}")
         return int(bool(failed))
-    segment_patient(call.run, patient, call.output)
-    print(call.output)
+    legend = segment_patient(call.run, patient, call.output, probabilities=call.probabilities)
+    print(f"{call.output}{_shown_legend(legend)}")
     return 0
+
+
+def _shown_legend(legend: Sequence) -> str:
+    """What stands behind a mask's name: " (values: 1 non_enhancing, 2 oedema, 4 enhancing)"."""
+    return f" (values: {', '.join(f'{label.value} {label.name}' for label in legend)})" if legend else ""
 
 
 def _rerun(call: argparse.Namespace) -> int:

@@ -6,7 +6,8 @@ import gzip
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -16,27 +17,33 @@ import numpy as np
 import pandas as pd
 
 from mixsup_lib.cohort import Cohort, Patient, Problem, Volume
-from mixsup_lib.datasets import find_cohort
+from mixsup_lib.datasets import UnknownLayoutError, find_cohort
+from mixsup_lib.datasets.own import DRAFT_NAME, FILE_NAME as COHORT_FILE, draft
 from mixsup_lib.datasets.slice_labels import (
     FILE_NAME,
     NONE,
     SUBCLASSES,
+    derive_rows,
     mask_presence,
     read_slice_labels,
     slice_faults,
     slice_presence,
     unexplained,
 )
-from mixsup_lib.files import DataError, nearest, printable, shown
+from mixsup_lib.files import DataError, nearest, printable, shown, write_text
 from mixsup_lib.slices import foreground_mask, scale_fault
 
 COLUMNS = ["patient", "file", "severity", "problem"]
 
 
 def main(folder: str | Path) -> int:
-    """Check a cohort and print the table. Returns the exit code: 0 where it holds nothing but notes, otherwise 1."""
-    problems = check_cohort(folder, progress=True)
-    print(format_problems(problems))
+    """Check a cohort and print what it holds and what is wrong with it.
+
+    For a folder of NIfTI files in no known layout, a draft of the cohort.yaml that describes it is written there.
+    Returns the exit code: 0 where there is nothing but notes, otherwise 1.
+    """
+    problems, seen = _check(folder, progress=True)
+    print("\n".join([*seen, format_problems(problems)]))
     return int((problems["severity"] != "note").any())
 
 
@@ -48,22 +55,105 @@ def check_cohort(folder: str | Path, *, progress: bool = False) -> pd.DataFrame:
     about a person than it need, or a folder was passed over. A "note" tells a limit that is no fault. Opens every
     image and every mask, one patient at a time. Raises `SettingError` where there is no such folder.
     """
+    return _check(folder, progress)[0]
+
+
+@dataclass
+class Seen:
+    """What the patients of a cohort are compared by, and what its description tells."""
+
+    digests: dict[bytes, str] = field(default_factory=dict)
+    axes: dict[Patient, str] = field(default_factory=dict)
+    sizes: Counter = field(default_factory=Counter)
+    classes: set[int] = field(default_factory=set)
+    first_rows: pd.DataFrame | None = None
+
+
+def _check(folder: str | Path, progress: bool) -> tuple[pd.DataFrame, list[str]]:
+    """The problems, and lines that say what the cohort holds."""
     from tqdm.auto import tqdm
 
     try:
         cohort = find_cohort(folder, strict=False)
+    except UnknownLayoutError as error:
+        draft = _write_draft(Path(folder))
+        return _table([Problem("", str(folder), str(error).removeprefix(f"{folder}: "))]), draft
     except DataError as error:
-        return _table([Problem("", str(folder), str(error).removeprefix(f"{folder}: "))])
+        return _table([Problem("", str(folder), str(error).removeprefix(f"{folder}: "))]), []
     problems = list(cohort.problems)
     rows = read_slice_labels(cohort.folder, lambda file, text: problems.append(Problem("", file, text)))
-    digests: dict[bytes, str] = {}
-    axes: dict[Patient, str] = {}
+    seen = Seen()
     for patient in tqdm(cohort.patients, desc="check-data", unit="patient", disable=not progress):
-        problems += _check_patient(patient, cohort, rows, digests, axes)
-    problems += _check_axes(axes)
+        problems += _check_patient(patient, cohort, rows, seen)
+    problems += _check_axes(seen.axes)
+    problems += _check_values(cohort, seen.classes)
     problems += _check_rows(cohort, rows)
     problems += identifying(cohort.patients)
-    return _table(problems)
+    return _table(problems), _description(cohort, rows, seen)
+
+
+def _write_draft(folder: Path) -> list[str]:
+    """Write the draft of a cohort.yaml into a folder of unknown layout; lines that say so, none without scans."""
+    text, path = draft(folder), folder / DRAFT_NAME
+    if text is None:
+        return []
+    if path.exists():
+        return [f"{path} is there already; fill it in and rename it to {COHORT_FILE}, or delete it for a new one."]
+    try:
+        write_text(path, text)
+    except OSError:
+        return [f"{folder} cannot be written; save this there as {COHORT_FILE} and fill it in:", text]
+    return [
+        f"{path} is a draft that describes these files. Look through it, fill it in and rename it to {COHORT_FILE}."
+    ]
+
+
+def _description(cohort: Cohort, rows: pd.DataFrame | None, seen: Seen) -> list[str]:
+    """What the cohort holds, a line each."""
+    masks = sum(bool(patient.mask_files) for patient in cohort.patients)
+    limits = cohort.patients[0].intensity_range if cohort.patients else None
+    scale = (
+        "divided by the median of the head" if limits is None else f"as they are from {limits[0]:g} to {limits[1]:g}"
+    )
+    (size, count), *other = seen.sizes.most_common() or [("not known", 0)]
+    in_doubt = _in_doubt(cohort, seen.classes)
+    values = ", ".join(
+        f"{label.value} {label.name}" + ("" if label.meaning in seen.classes else " (in no mask)")
+        for label in cohort.labels.values
+    )
+    lines = {
+        "folder": cohort.folder,
+        "layout": cohort.layout,
+        "patients": f"{len(cohort.patients)}, {masks} of them with a mask",
+        "sequences": f"{', '.join(cohort.sequences)}; intensities {scale}",
+        "size": size + (f" ({count} patients; {len(other)} other sizes)" if other else ""),
+        "labels": values,
+        "tasks": "whole_tumor" if in_doubt else ", ".join(cohort.tasks),
+    }
+    first = seen.first_rows if rows is None else rows
+    source = "from the masks" if rows is None else FILE_NAME
+    if first is not None and len(first):
+        row = first.iloc[0]
+        slices = "" if row["class"] == NONE else f" in slices {row['first_z']} to {row['last_z']}, counted from 0"
+        name = "whole_tumor" if in_doubt and rows is None and row["class"] != NONE else row["class"]
+        lines["slice labels"] = f"{source}; the first says {row['patient']}: {name}{slices}"
+    return [printable(f"{name:14s}{value}") for name, value in lines.items()]
+
+
+def _in_doubt(cohort: Cohort, classes: set[int]) -> bool:
+    """Do all masks hold one value of several, so that it may well be the outline of the whole tumour?"""
+    return len(classes) == 1 and len(cohort.labels.values) > 1 and not cohort.labels.stated
+
+
+def _check_values(cohort: Cohort, classes: set[int]) -> Iterator[Problem]:
+    """A warning where nobody says what the one value in all masks means."""
+    if _in_doubt(cohort, classes):
+        value = next(label for label in cohort.labels.values if label.meaning in classes)
+        sentence = (
+            f"all masks hold the single value {value.value}. Only whole_tumor can be asked of them, unless "
+            f"{COHORT_FILE} says what it means, for example `labels: {{{value.value}: {value.name}}}` (data/README.md)."
+        )
+        yield Problem("", ".", sentence, "warning")
 
 
 def format_problems(problems: pd.DataFrame) -> str:
@@ -80,10 +170,8 @@ def format_problems(problems: pd.DataFrame) -> str:
     return "\n".join([*text, f"{total}."])
 
 
-def _check_patient(
-    patient: Patient, cohort: Cohort, rows: pd.DataFrame | None, digests: dict[bytes, str], axes: dict[Patient, str]
-) -> list[Problem]:
-    """What is wrong with one patient; adds what the patients are compared by to `digests` and `axes`."""
+def _check_patient(patient: Patient, cohort: Cohort, rows: pd.DataFrame | None, seen: Seen) -> list[Problem]:
+    """What is wrong with one patient; adds what it shows to `seen`."""
     found: list[Problem] = []
 
     def report(file: str, sentence: str, severity: str = "error") -> None:
@@ -91,17 +179,22 @@ def _check_patient(
 
     warn = partial(report, severity="warning")
     volumes = patient.load_volumes(report)
-    _check_copies(patient, volumes, digests, warn)
+    _check_copies(patient, volumes, seen.digests, warn)
     for name, volume in volumes.items():
-        if fault := scale_fault(volume.array, foreground_mask(volume.array)):
+        if patient.intensity_range is None and (fault := scale_fault(volume.array, foreground_mask(volume.array))):
             report(patient.place, f"sequence {name} {fault}.")
     for volume in volumes.values():
-        axes[patient] = "".join(nib.aff2axcodes(volume.source_affine))
+        seen.axes[patient] = "".join(nib.aff2axcodes(volume.source_affine))
     n_slices = next((volume.array.shape[2] for volume in volumes.values()), None)
+    if volumes:
+        seen.sizes[_size(next(iter(volumes.values())))] += 1
     del volumes
     labels = patient.load_labels(report) if patient.mask_files else None
     if labels is not None:
         n_slices = labels.shape[2]
+        seen.classes |= set(np.unique(labels).tolist()) - {0}
+        if seen.first_rows is None:
+            seen.first_rows = derive_rows(patient.id, labels, cohort.tasks)
     has_rows = rows is not None and (rows["patient"] == patient.id).any()
     if not has_rows and not patient.mask_files:
         sentence = f"has neither a mask nor a row in {FILE_NAME}; add one of them, or remove the patient."
@@ -115,6 +208,16 @@ def _check_patient(
         for sentence in [] if faults else unexplained(rows, patient.id, n_slices, "multiclass"):
             warn(FILE_NAME, sentence)
     return found
+
+
+def _size(volume: Volume) -> str:
+    """Voxels along x, y and z, and the size of one."""
+    voxels = "x".join(map(str, volume.array.shape))
+    return f"{voxels} voxels" + (f" of {_mm(volume.voxel_size_mm)} mm" if volume.voxel_size_mm else ", no spacing")
+
+
+def _mm(lengths: Sequence[float]) -> str:
+    return "x".join(f"{length:.3g}" for length in lengths)
 
 
 def _check_copies(patient: Patient, volumes: dict[str, Volume], digests: dict[bytes, str], warn) -> None:
@@ -230,9 +333,9 @@ def _personal(patient: Patient) -> Iterator[tuple[str, str, str]]:
         file, own = patient.relative(path), path.name.removeprefix(patient.id)
         if DATE.search(own) and not PUBLIC.fullmatch(own):
             yield file, own, "the file's name holds a date; rename it."
-        for field, text in _header_texts(path):
-            sentence = f"{field} says {shown(text)}, which may identify a person; clear it before sharing."
-            yield file, field, sentence
+        for where, text in _header_texts(path):
+            sentence = f"{where} says {shown(text)}, which may identify a person; clear it before sharing."
+            yield file, where, sentence
 
 
 def _header_texts(path: Path) -> Iterator[tuple[str, str]]:

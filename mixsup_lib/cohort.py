@@ -16,7 +16,49 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mixsup_lib import paper
 from mixsup_lib.files import DataError, nearest
+
+
+class LabelValue(NamedTuple):
+    """A value in the masks, the paper's class 1..3 that it counts as (0: healthy), and the cohort's name for it."""
+
+    value: int
+    meaning: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the label values in a cohort's masks mean. `datasets.labels` makes one from names and regions.
+
+    Attributes:
+        values: every value but 0, which is background.
+        tasks: what these values can answer, of `paper.TASKS`.
+        source: who says so, as messages name it.
+        stated: does the user say so, in cohort.yaml, rather than the layout?
+        hints: (value, sentence) about values that masks of this kind may hold and that have no meaning here.
+    """
+
+    values: tuple[LabelValue, ...]
+    tasks: tuple[str, ...] = paper.TASKS
+    source: str = "this layout"
+    stated: bool = False
+    hints: tuple[tuple[int, str], ...] = ()
+
+    def legend(self, task: str) -> list[LabelValue]:
+        """The value that each predicted class 1..K-1 of `task` has in a mask of this cohort, in the order of classes.
+
+        A region is written as the one value that means it; where several make it up, as 1.
+        """
+        if task == "multiclass":
+            return [next(label for label in self.values if label.meaning == meaning) for meaning in paper.CLASSES]
+        members = [label.value for label in self.values if label.meaning in paper.REGIONS[task]]
+        return [LabelValue(members[0] if len(members) == 1 else 1, 1, task)]
+
+
+PAPER_LABELS = Labels(tuple(LabelValue(value, value, name) for value, name in paper.CLASSES.items()))
+"""The values 1, 2 and 3 for the paper's classes 1, 2 and 3."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +70,8 @@ class Patient(ABC):
         image_files: all files the images come from.
         mask_files: () where there is no mask: such a patient can only be weakly annotated.
         sequences: names of the C sequences, in the paper's order.
+        labels: what the values in the mask mean.
+        intensity_range: None where the scale is the paper's median; otherwise see `Case`.
     """
 
     id: str
@@ -35,6 +79,8 @@ class Patient(ABC):
     image_files: tuple[Path, ...]
     mask_files: tuple[Path, ...]
     sequences: tuple[str, ...]
+    labels: Labels = PAPER_LABELS
+    intensity_range: tuple[float, float] | None = None
 
     @abstractmethod
     def missing(self) -> list[tuple[str, str]]:
@@ -66,6 +112,7 @@ class Patient(ABC):
             affine=first.affine,
             voxel_size_mm=first.voxel_size_mm,
             source_affine=first.source_affine,
+            intensity_range=self.intensity_range,
         )
 
     def read_labels(self) -> np.ndarray:
@@ -87,10 +134,10 @@ class Patient(ABC):
 
     @property
     def place(self) -> str:
-        """Where the patient lies, as messages name it: its folder, or its one image file."""
-        if len(self.image_files) == 1:
-            return self.relative(self.image_files[0])
-        return self.relative((self.image_files + self.mask_files)[0].parent)
+        """Where the patient lies, as messages name it: its folder, or its first file where it has none of its own."""
+        first = (self.image_files + self.mask_files)[0]
+        own = next((place for place in first.parents if place.name == self.id and self.folder in place.parents), first)
+        return self.relative(own)
 
     def relative(self, path: Path) -> str:
         """`path` as messages name it: relative to the cohort folder."""
@@ -108,6 +155,8 @@ class Case:
         affine: (4, 4) from voxel indices of these arrays to NIfTI's world, in mm; identity where unknown.
         voxel_size_mm: None where the files do not tell it.
         source_affine: (4, 4) of the file on disk, whose axes may be others (`nifti.from_lps` goes back).
+        intensity_range: the two intensities between which the images are used as they are, as CT or images that were
+            normalised before; None: they are divided by the median of the head, as in the paper.
     """
 
     patient: str
@@ -117,6 +166,7 @@ class Case:
     affine: np.ndarray
     voxel_size_mm: tuple[float, float, float] | None
     source_affine: np.ndarray
+    intensity_range: tuple[float, float] | None = None
 
 
 class Volume(NamedTuple):
@@ -135,7 +185,7 @@ class Cohort:
     Attributes:
         layout: name of the data set that the folder was recognised as.
         sequences: names of the C sequences every patient has, in the paper's order.
-        tasks: what the cohort's labels can answer, of `paper.TASKS`.
+        labels: what the values in the masks mean.
         patients: sorted by ID; unique unless the cohort was found with `strict=False`.
         has_empty_ends: whether the outermost slices show no brain, so that the paper's training slices 15..130
             of 155 apply as a fraction; otherwise all slices are training slices.
@@ -145,10 +195,15 @@ class Cohort:
     folder: Path
     layout: str
     sequences: tuple[str, ...]
-    tasks: tuple[str, ...]
+    labels: Labels
     patients: tuple[Patient, ...]
     has_empty_ends: bool
     problems: tuple[Problem, ...] = ()
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What the cohort's labels can answer, of `paper.TASKS`."""
+        return self.labels.tasks
 
     def __getitem__(self, patient_id: str) -> Patient:
         for patient in self.patients:

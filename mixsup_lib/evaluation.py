@@ -121,19 +121,14 @@ def label_volume(probabilities: np.ndarray, frame: SliceFrame) -> np.ndarray:
     return labels.transpose(2, 1, 0)  # (Z, Y, X) -> (X, Y, Z)
 
 
-BRATS_VALUES = np.array([0, 1, 2, 4], np.uint8)
-"""Label values on disk of the paper's classes 0..3."""
+def save_nifti(path: str | Path, volume: np.ndarray, case: Case) -> None:
+    """Write a volume (X, Y, Z) of label values or probabilities with the geometry and axes of the case's own file.
 
-
-def save_nifti(path: str | Path, labels: np.ndarray, case: Case, *, multiclass: bool) -> None:
-    """Write a label volume (X, Y, Z) with the case's geometry, on the axes of the case's own file.
-
-    A multiclass volume gets BraTS' label values (1, 2, 4), a binary one 1. The header carries no text.
+    The header carries no text.
     """
     import nibabel as nib
 
-    values = BRATS_VALUES[labels] if multiclass else labels.astype(np.uint8)
-    image = nib.Nifti1Image(from_lps(values, case.source_affine), case.source_affine)
+    image = nib.Nifti1Image(from_lps(volume, case.source_affine), case.source_affine)
     image.header.set_xyzt_units("mm" if case.voxel_size_mm else "unknown")
     with atomic_path(path) as temporary:
         nib.save(image, temporary)

@@ -210,12 +210,16 @@ def select_training_slices(
         rows = np.concatenate([np.arange(0), *(np.arange(len(store))[store.rows(name)] for name in patients)])
         return rows[training[rows]]
 
+    values: set[int] = set()
     for patient in split.fully_annotated:
-        labels = task_labels(store.label_maps(patient), task)  # (Z, H, W)
+        labels = store.label_maps(patient)  # (Z, H, W)
+        values |= set(np.unique(labels).tolist())
+        labels = task_labels(labels, task)
         shown = _shown(labels, len(names))
         presence[store.rows(patient)] = shown
         maps.append(labels[shown.any(axis=1) & training[store.rows(patient)]])
     annotated = training_rows(split.fully_annotated)
+    _refuse_one_value(store, values - {0}, task)
     if lacking := names[~presence[annotated].any(axis=0)].tolist():
         _refuse(store, split, task, lacking)
     seen = store.presence(list(split.weak), task) if use_weak and split.weak else {}
@@ -236,6 +240,18 @@ def select_training_slices(
     if not weak_negatives:
         weak = weak[shows[weak]]
     return TrainingSlices._sorted(store, presence, shows, annotated, weak, np.concatenate(maps))
+
+
+def _refuse_one_value(store: SliceStore, classes: set[int], task: str) -> None:
+    """Raise `SettingError` where all masks hold one value, which may well be the whole tumour, for another task."""
+    labels = store.cohort.labels
+    if task == "whole_tumor" or len(classes) != 1 or labels.stated:
+        return
+    value = next(label.value for label in labels.values if label.meaning in classes)
+    raise SettingError(
+        f"Setting 'task': found {task!r}, but the masks of {store.cohort.folder} hold the single value {value}, which "
+        "may mean the whole tumour; use task=whole_tumor, or say in cohort.yaml what it means (data/README.md)."
+    )
 
 
 def _refuse(store: SliceStore, split: Split, task: str, lacking: list[str]) -> NoReturn:

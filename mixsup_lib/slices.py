@@ -23,6 +23,7 @@ from mixsup_lib import paper
 from mixsup_lib.cohort import Case, Cohort, Patient
 from mixsup_lib.datasets import find_cohort
 from mixsup_lib.datasets.slice_labels import (
+    NONE,
     derive_rows,
     read_slice_labels,
     slice_presence,
@@ -72,7 +73,8 @@ def scale_fault(volume: np.ndarray, mask: np.ndarray) -> str | None:
         return None
     return (
         f"has intensities around 0 (median of the head {middle:.3g}, its middle half from {low:.3g} to {high:.3g}), so "
-        "the median is no scale; use the scan's own intensities, as they were before z-scoring"
+        "the median is no scale; use the scan's own intensities, as they were before z-scoring, or write "
+        "`intensities: as is` and a range into cohort.yaml (data/README.md)"
     )
 
 
@@ -82,6 +84,20 @@ def normalise(volume: np.ndarray, mask: np.ndarray) -> np.ndarray:
     Where the background is exactly 0 the mask is the paper's "non-zero voxels".
     """
     return (volume * (paper.INTENSITY_CONSTANT / _median(volume, mask))).astype(np.float32, copy=False)
+
+
+def within_range(volume: np.ndarray, mask: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    """Intensities used as they are: clipped to `limits`, which become 0 and 200. float32 of the same shape.
+
+    A background of exactly 0 becomes 0 too, the lowest, which is also what lies outside the scan.
+
+    Departure: the paper's median is no scale for CT, nor for images that were normalised before.
+    """
+    low, high = limits
+    scaled = (np.clip(volume, low, high) - low) * (2 * paper.INTENSITY_CONSTANT / (high - low))
+    if not volume[~mask].any():
+        scaled[~mask] = 0
+    return scaled.astype(np.float32, copy=False)
 
 
 def _median(volume: np.ndarray, mask: np.ndarray) -> np.floating:
@@ -191,14 +207,16 @@ def patient_slices(case: Case, pixel_mm: float | None, window: tuple[int, int] |
     for name, volume, mask in zip(case.sequences, case.images, masks, strict=True):
         if not mask.any():
             raise DataError(f"{case.patient}: sequence {name} is empty (all voxels 0); export the scan again.")
-        if fault := scale_fault(volume, mask):
+        if case.intensity_range is None and (fault := scale_fault(volume, mask)):
             raise DataError(f"{case.patient}: sequence {name} {fault}.")
     foreground = np.any([mask.T.any(axis=0) for mask in masks], axis=0)  # (Y, X)
     frame = fit_window(foreground, case.voxel_size_mm, pixel_mm, window)
     slices = torch.empty((masks[0].shape[2], len(masks), *frame.window), dtype=torch.float16)  # (Z, C, H, W)
     limit = torch.finfo(torch.float16).max
     for channel, (volume, mask) in enumerate(zip(case.images, masks, strict=True)):
-        planes = np.ascontiguousarray(normalise(volume, mask).transpose(2, 1, 0))[:, None]  # (Z, 1, Y, X)
+        limits = case.intensity_range
+        scaled = normalise(volume, mask) if limits is None else within_range(volume, mask, limits)
+        planes = np.ascontiguousarray(scaled.transpose(2, 1, 0))[:, None]  # (Z, 1, Y, X)
         planes = torch.from_numpy(resample_in_plane(planes, frame)).clamp_(-limit, limit)  # (Z, 1, H, W)
         slices[:, channel] = planes[:, 0]  # torch rounds as NumPy does, ten times faster
     return slices.numpy(), frame
@@ -247,6 +265,8 @@ def prepare(
     cohort = cohort if isinstance(cohort, Cohort) else find_cohort(cohort)
     folder, labels_folder = Path(folder), Path(labels_folder or folder)
     settings = {"format": 1, "pixel_mm": pixel_mm, "window": list(window) if window else None}
+    if limits := cohort.patients[0].intensity_range:
+        settings["range"] = list(limits)
     for place in (folder, labels_folder):
         place.mkdir(parents=True, exist_ok=True)
     with locked(labels_folder / ".lock", folder):
@@ -264,14 +284,29 @@ def prepare(
 
 
 def _keep_slice_labels(cohort: Cohort, folder: Path, progress: bool) -> None:
-    """Derive `slice_labels.csv` from the masks once, where neither the cohort nor the store has one."""
-    if read_slice_labels(cohort.folder) is not None or read_slice_labels(folder) is not None:
+    """Derive `slice_labels.csv` from the masks once, where neither the cohort nor the store has one.
+
+    It is derived again where cohort.yaml says something else of the label values than it did. Masks that hold a single
+    value between them tell no parts of the tumour apart, unless cohort.yaml says which part it is.
+    """
+    if read_slice_labels(cohort.folder) is not None:
+        return
+    made_for, stated = folder / "slice_labels.json", cohort.labels.stated
+    meaning = [list(label) for label in cohort.labels.values] if stated else None
+    derived = read_slice_labels(folder) is not None
+    if derived and (read_json(made_for) if made_for.exists() else None) == meaning:
         return
     with_mask = [patient for patient in cohort.patients if patient.mask_files]
     bar = tqdm(with_mask, desc="slice labels", unit="patient", disable=not progress)
     rows = [derive_rows(patient.id, patient.read_labels(), cohort.tasks) for patient in bar]
     if rows:
-        write_slice_labels(folder, pd.concat(rows, ignore_index=True))
+        frame = pd.concat(rows, ignore_index=True)
+        shown = frame["class"] != NONE
+        if not stated and frame.loc[shown, "class"].nunique() == 1:
+            frame.loc[shown, "class"] = "whole_tumor"
+        if stated or derived:
+            write_json(made_for, meaning)
+        write_slice_labels(folder, frame)
 
 
 def _prepare_patient(patient: Patient, folder: Path, settings: dict, alone: bool) -> None:

@@ -15,9 +15,13 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 SHAPE = (16, 16, 12)
-LAYOUTS = ("brats2018", "brats2021", "brats2023", "decathlon", "lgg")
+LAYOUTS = ("brats2018", "brats2021", "brats2023", "decathlon", "nnunet_v1", "nnunet_v2", "lgg")
 NAMES = dict(
-    zip(LAYOUTS, ("BraTS 2017/2018", "BraTS 2019-2021", "BraTS 2023+", "Decathlon Task01", "LGG Kaggle"), strict=True)
+    zip(
+        LAYOUTS,
+        ("BraTS 2017/2018", "BraTS 2019-2021", "BraTS 2023+", "Decathlon Task01", "nnU-Net", "nnU-Net", "LGG Kaggle"),
+        strict=True,
+    )
 )
 ENDINGS = {
     "brats2018": ("_flair", "_t1", "_t1ce", "_t2", "_seg"),
@@ -29,8 +33,22 @@ ON_DISK = {
     "brats2021": np.array([0, 1, 2, 4], np.uint8),
     "brats2023": np.array([0, 1, 2, 3], np.uint8),
     "decathlon": np.array([0, 2, 1, 3], np.uint8),
+    "nnunet_v1": np.array([0, 2, 1, 3], np.uint8),
+    "nnunet_v2": np.array([0, 2, 1, 3], np.uint8),
 }
 """Label value on disk of the paper's classes 0..3."""
+
+
+NNUNET = {
+    "nnunet_v1": {},
+    "nnunet_v2": {
+        "channel_names": {"0": "FLAIR", "1": "T1", "2": "T1ce", "3": "T2"},
+        "labels": {"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": 3},
+        "regions_class_order": [1, 2, 3],
+        "file_ending": ".nii.gz",
+    },
+}
+"""What dataset.json says otherwise than the Decathlon's."""
 
 
 class Truth(NamedTuple):
@@ -47,6 +65,8 @@ def patient_id(layout: str, index: int) -> str:
         "brats2021": f"BraTS2021_{index + 1:05d}",
         "brats2023": f"BraTS-GLI-{index + 1:05d}-000",
         "decathlon": f"BRATS_{index + 1:03d}",
+        "nnunet_v1": f"BRATS_{index + 1:03d}",
+        "nnunet_v2": f"BRATS_{index + 1:03d}",
         "lgg": f"TCGA_XX_{index + 1:04d}_20000101",
     }[layout]
 
@@ -85,11 +105,17 @@ def write_cohort(
             _write_lgg(folder / name, truth)
         elif layout == "decathlon":
             _write_decathlon(folder, name, truth, suffix)
+        elif layout in NNUNET:
+            for channel, image in enumerate(truth.images):
+                save(folder / "imagesTr" / f"{name}_{channel:04d}{suffix}", image.astype(np.int16))
+            save(folder / "labelsTr" / f"{name}{suffix}", ON_DISK[layout][truth.labels])
         else:
             grade = ("HGG", "LGG")[index % 2] if layout == "brats2018" else "."
             _write_brats(folder / grade / name, truth, layout, suffix)
     if layout == "decathlon":
         write_dataset_json(folder, list(truths), suffix)
+    if layout in NNUNET:
+        write_dataset_json(folder, list(truths), suffix, **NNUNET[layout])
     return truths
 
 

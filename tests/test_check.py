@@ -16,7 +16,7 @@ from PIL import Image
 from mixsup_lib.__main__ import main as command_line
 from mixsup_lib.check import check_cohort, format_problems, identifying
 from mixsup_lib.datasets import find_cohort
-from mixsup_lib.datasets.brats import BratsPatient
+from mixsup_lib.datasets.nifti import NiftiPatient
 from mixsup_lib.datasets.slice_labels import FILE_NAME
 from mixsup_lib.evaluation import save_nifti
 from mixsup_lib.files import SettingError
@@ -243,7 +243,7 @@ def test_names_with_a_date_or_of_a_person(tmp_path):
     dates, persons = ("scan_19710304", "1971-03-04", "4.3.1971_flair"), ("Doe_Jane", "DOE^JANE", "Müller-Anna")
     faults = {name: "" for name in good} | {name: "holds a date" for name in dates}
     for name, fault in (faults | {name: "reads like a person's" for name in persons}).items():
-        found = identifying([BratsPatient(name, tmp_path, (tmp_path / f"{name}_t1.nii.gz",), (), ("T1",))])
+        found = identifying([NiftiPatient(name, tmp_path, (tmp_path / f"{name}_t1.nii.gz",), (), ("T1",))])
         expected = [f"the patient's name {name!r} {fault}; use a pseudonym."] if fault else []
         assert [problem.problem for problem in found] == expected
 
@@ -253,7 +253,7 @@ def test_an_exported_volume_carries_nothing_of_the_files_it_came_from(scan, tmp_
     for path in scan.parent.iterdir():
         identify(path, "Doe^Jane", descrip="Jane Doe", aux_file="doe.hdr", intent_name="Doe", db_name="clinic")
     case = find_cohort(tmp_path).patients[0].read()
-    save_nifti(tmp_path / name, case.labels, case, multiclass=True)
+    save_nifti(tmp_path / name, case.labels, case)
     stored = (tmp_path / name).read_bytes()
     content = gzip.decompress(stored) if name.endswith(".gz") else stored
     header = nib.Nifti1Header.from_fileobj(io.BytesIO(content))

@@ -10,7 +10,7 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
-from cohorts import LAYOUTS, NAMES, change, patient_id, save, write_cohort, write_dataset_json
+from cohorts import LAYOUTS, NAMES, change, make_truth, patient_id, save, write_cohort, write_dataset_json
 from PIL import Image
 
 from mixsup_lib.check import check_cohort
@@ -61,6 +61,8 @@ def test_every_layout_is_read_as_its_truth(tmp_path, layout, suffix):
     assert (cohort.layout, cohort.folder, cohort.problems) == (NAMES[layout], tmp_path, ())
     paper = (SEQUENCES, TASKS, True, (1.0, 1.0, 1.0))  # four sequences in the paper's order, every task
     expected = (("FLAIR", "T1", "T1c"), ("whole_tumor",), False, None) if layout == "lgg" else paper
+    if layout.startswith("nnunet"):
+        expected = (*paper[:2], False, paper[3])  # nothing says that the outermost slices are empty
     assert [patient.id for patient in cohort.patients] == sorted(truths)
     for patient in cohort.patients:
         case = patient.read()
@@ -164,6 +166,85 @@ def test_open_patient_reads_a_patient_from_its_own_folder(tmp_path, layout):
     np.testing.assert_array_equal(patient.read_images().images, truths[patient.id].images)
     with pytest.raises(DataError, match="holds no patient's files"):
         open_patient(tmp_path)
+
+
+@pytest.mark.parametrize(("layout", "ending"), [("decathlon", ""), ("nnunet_v1", "_0000"), ("nnunet_v2", "_0002")])
+def test_a_patient_without_a_folder_is_opened_by_an_image_file_also_of_the_test_set(tmp_path, layout, ending):
+    truths = write_cohort(tmp_path, layout, patients=1)
+    (tmp_path / "imagesTr").rename(tmp_path / "imagesTs")
+    (name,) = truths
+    patient = open_patient(tmp_path / "imagesTs" / f"{name}{ending}.nii.gz")
+    np.testing.assert_array_equal(patient.read_images().images, truths[name].images)
+    assert patient.id == name and [label[:2] for label in patient.labels.values] == [(1, 2), (2, 1), (3, 3)]
+
+
+@pytest.mark.parametrize("depth", ["a", "a/b"])
+def test_a_cohort_is_found_up_to_two_levels_down(tmp_path, depth):
+    write_cohort(tmp_path / depth, "brats2021", patients=1)
+    assert find_cohort(tmp_path).folder == tmp_path / depth
+
+
+def bids(folder):
+    for name in ("sub-01", "sub-02"):
+        save(folder / name / "anat" / f"{name}_T1w.nii.gz", np.ones((4, 4, 4), np.int16))
+
+
+def flat(folder):
+    for index in range(10):
+        save(folder / f"P{index}_t1.nii.gz", np.ones((4, 4, 4), np.int16))
+
+
+def written(name):
+    def write(folder):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("scan")
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("write", "sentence"),
+    [
+        (bids, "is a BIDS tree, which is read with a cohort.yaml"),
+        (flat, "holds 10 scans side by side; put the files of each patient into a folder of its own"),
+        (written("P1/P1_t1.mha"), r"holds \.mha files, but scans are read as NIfTI .* convert them"),
+        (written("P1/1.dcm"), r"holds \.dcm files.*dcm2niix"),
+    ],
+)
+def test_other_layouts_are_named_with_what_to_do(tmp_path, write, sentence):
+    write(tmp_path)
+    with pytest.raises(DataError, match=sentence):
+        find_cohort(tmp_path)
+
+
+def test_nnunet_files_that_are_no_nifti_and_labels_without_a_meaning_are_named(tmp_path):
+    (name,) = write_cohort(tmp_path, "nnunet_v2", patients=1)
+    for changes, sentence in (
+        ({"file_ending": ".mha"}, "file_ending is .mha, but only NIfTI is read"),
+        ({"labels": {"background": 0, "rim": 1, "centre": 2}}, "the label 1 is called 'rim', .* write a cohort.yaml"),
+        ({"labels": {"background": 0, "all": [1, 2]}}, "the region 'all' could mean several things"),
+        ({"labels": {"background": 0, "whole tumor": [1, 3], "tumor core": 2}}, "2 is in tumor_core but not in whole"),
+        ({"labels": {"background": 0, "oedema": "one"}}, "the label 'oedema' is 'one', expected whole numbers"),
+        ({"channel_names": {}, "modality": {}}, "expected channel_names and labels as nnU-Net writes them"),
+    ):
+        write_dataset_json(tmp_path, [name], **{"channel_names": {"0": "FLAIR"}, **changes})
+        with pytest.raises(DataError, match=sentence):
+            find_cohort(tmp_path)
+
+
+def test_brats_tasks_with_other_label_values_are_refused_until_the_user_says_what_they_are(tmp_path):
+    write_cohort(tmp_path, "brats2023", patients=1)
+    old, new = patient_id("brats2023", 0), "BraTS-PED-00001-000"
+    for file in (tmp_path / old).iterdir():
+        file.rename(file.with_name(file.name.replace(old, new)))
+    (tmp_path / old).rename(tmp_path / new)
+    with pytest.raises(DataError, match="is of the BraTS task PED: paediatric tumours, whose values are 1 enhancing"):
+        find_cohort(tmp_path)
+    (tmp_path / "cohort.yaml").write_text("labels: {1: enhancing, 2: non_enhancing, 3: background, 4: oedema}")
+    (patient,) = find_cohort(tmp_path).patients
+    assert [label[:2] for label in patient.labels.values] == [(1, 3), (2, 1), (3, 0), (4, 2)]
+    change(patient.mask_files[0], lambda mask: np.array([0, 2, 4, 1], np.uint8)[mask])
+    np.testing.assert_array_equal(patient.read_labels(), make_truth(0).labels)
 
 
 def test_a_missing_sequence_stops_the_strict_search_and_points_to_check_data(brats):
@@ -393,8 +474,8 @@ def test_a_faulty_dataset_json_gets_a_sentence(tmp_path):
     for changes, sentence in (
         ({"modality": {"0": "FLAIR", "1": "T1w", "2": "DWI", "3": "T2w"}}, "unknown channel name 'DWI'"),
         ({"modality": {"0": "FLAIR", "1": "T1w", "2": "T1w", "3": "T2w"}}, "expected each channel from 0 once"),
-        ({"labels": {"0": "background", "1": "oedema", "2": "necrosis"}}, "unknown label name 'necrosis'"),
-        ({"labels": {"0": "background", "1": "edema"}}, "three tumour classes"),
+        ({"labels": {"0": "background", "1": "oedema", "2": "rim"}}, "label 2 is called 'rim', which could"),
+        ({"labels": {"0": "background"}}, "expected background as 0 and a tumour class"),
         ({"training": "all"}, "expected modality, labels and training"),
     ):
         write_dataset_json(tmp_path, [name], **changes)

@@ -4,11 +4,12 @@ To add a data set, write a file beside `brats.py` with these two things and name
 
 1. A class derived from `cohort.Patient`. It tells which files are missing, and reads the images and the mask as
    volumes (X, Y, Z) on LPS axes and as the paper's classes. Every fault goes to `report(file, sentence)`.
-2. A function `find(folder)` that returns the `Cohort` in a folder, or None where the folder is no such data set. It
-   looks at file names alone.
+2. A function `find(folder, labels=None)` that returns the `Cohort` in a folder, or None where the folder is no such
+   data set. It looks at file names alone. `labels` is what cohort.yaml says about the label values.
 
-`reading.py` and `nifti.py` hold the steps that all data sets share. `slice_labels.py` is the table of the slices that
-show tumour, which is all that a weakly annotated patient needs beside its images.
+A layout without a file here is described by a cohort.yaml (`own.py`). `reading.py`, `labels.py` and `nifti.py` hold
+the steps that all data sets share. `slice_labels.py` is the table of the slices that show tumour, which is all that a
+weakly annotated patient needs beside its images.
 """
 
 from __future__ import annotations
@@ -18,13 +19,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from mixsup_lib.cohort import Cohort, Patient, Problem
-from mixsup_lib.datasets import brats, decathlon, lgg_kaggle
-from mixsup_lib.datasets.reading import visible_folders
+from mixsup_lib.datasets import brats, decathlon, lgg_kaggle, nifti, nnunet, own
 from mixsup_lib.datasets.slice_labels import FILE_NAME
 from mixsup_lib.files import DataError, SettingError
 
-LAYOUTS = (decathlon, brats, lgg_kaggle)
-LAYOUT_NAMES = "BraTS 2017/2018, BraTS 2019-2021, BraTS 2023+, Decathlon Task01, LGG Kaggle"
+LAYOUTS = (nnunet, decathlon, brats, lgg_kaggle)
+LAYOUT_NAMES = "BraTS 2017/2018, BraTS 2019-2021, BraTS 2023+, Decathlon Task01, nnU-Net, LGG Kaggle"
+OTHER_FORMATS = (".mha", ".mhd", ".nrrd", ".dcm", ".mgz", ".hdr", ".npy")
+CONVERTER = "dcm2niix for DICOM, SimpleITK for others"
+MOST_FILES_OF_A_PATIENT = 9
+"""The most sequences that a patient can have, and a mask."""
+
+
+class UnknownLayoutError(DataError):
+    """A folder holds no layout that is known, but maybe one that cohort.yaml can describe."""
 
 
 def find_cohort(folder: str | Path, *, strict: bool = True) -> Cohort:
@@ -60,17 +68,36 @@ def find_cohort(folder: str | Path, *, strict: bool = True) -> Cohort:
     return replace(cohort, patients=patients, problems=tuple(problems))
 
 
-def open_patient(folder: str | Path) -> Patient:
-    """The patient whose own folder this is (BraTS and LGG: the Decathlon has no folder per patient).
+def open_patient(path: str | Path) -> Patient:
+    """One patient, from its own folder or, where the data set has none, from its image file (Decathlon, nnU-Net).
 
-    Raises `SettingError` where there is no such folder and `DataError` where it is no patient's.
+    Raises `SettingError` where there is nothing at `path` and `DataError` where it is no patient's.
     """
-    folder = _existing(folder).resolve()
-    for layout in (brats, lgg_kaggle):
-        found = layout.find(folder.parent, [folder])
-        if found and [patient.id for patient in found.patients] == [folder.name]:
-            return found.patients[0]
-    raise DataError(f"{folder}: holds no patient's files; expected those of a BraTS or LGG patient.")
+    path = Path(path).absolute()
+    if not path.exists():
+        raise SettingError(f"{path}: there is no such file or folder; name a patient's folder or image file.")
+    folder, description = path.parent, None
+    for place in list(path.parents)[:2]:  # a grade folder or imagesTs may lie between
+        if description := own.read_description(place):
+            folder = place
+            break
+    labels = description.labels if description else None
+    patient = None
+    if path.is_file():
+        patient = nnunet.open_file(path, labels) or decathlon.open_file(path, labels)
+    elif description and description.sequences:
+        patient = next(iter(own.find(folder, description, [path]).patients), None)
+    else:
+        for layout in (brats, lgg_kaggle):
+            if (found := layout.find(path.parent, [path], labels)) and found.patients:
+                patient = found.patients[0]
+                break
+    if patient is None:
+        raise DataError(
+            f"{path}: holds no patient's files; expected the folder of a BraTS or LGG patient, an image file beside a "
+            f"dataset.json, or a {own.FILE_NAME} in {path.parent} that describes them (data/README.md)."
+        )
+    return replace(patient, intensity_range=description.intensity_range) if description else patient
 
 
 def _existing(folder: str | Path) -> Path:
@@ -82,27 +109,50 @@ def _existing(folder: str | Path) -> Path:
 
 
 def _recognise(folder: Path) -> Cohort:
-    """The cohort in `folder`, or in the one subfolder that has a known layout."""
+    """The cohort in `folder`, or in the one folder inside it, down to two levels, that has a known layout."""
     if found := _find(folder):
         return found
-    inside = [found for path in visible_folders(folder) if (found := _find(path))]
-    if len(inside) == 1:
-        if (folder / FILE_NAME).exists():
-            raise DataError(f"{folder / FILE_NAME}: lies outside the cohort; move it into {inside[0].folder}.")
-        return inside[0]
-    if inside:
-        names = ", ".join(cohort.folder.name for cohort in inside)
-        raise DataError(f"{folder}: holds {len(inside)} cohorts ({names}); name one of these folders.")
-    content = list(folder.iterdir())
+    for depth in ("*", "*/*"):
+        inside = [path for path in sorted(folder.glob(depth)) if path.is_dir() and not path.name.startswith(".")]
+        cohorts = [found for path in inside if (found := _find(path))]
+        if len(cohorts) == 1:
+            if (folder / FILE_NAME).exists():
+                raise DataError(f"{folder / FILE_NAME}: lies outside the cohort; move it into {cohorts[0].folder}.")
+            return cohorts[0]
+        if cohorts:
+            names = ", ".join(cohort.folder.relative_to(folder).as_posix() for cohort in cohorts)
+            raise DataError(f"{folder}: holds {len(cohorts)} cohorts ({names}); name one of these folders.")
+    raise UnknownLayoutError(f"{folder}: {_unknown(folder)}")
+
+
+def _unknown(folder: Path) -> str:
+    """What a folder without a known layout seems to be, and what to do."""
+    content = [path for path in folder.iterdir() if not path.name.startswith(".")]
     if not content:
-        raise DataError(f"{folder}: is an empty folder, expected patients ({LAYOUT_NAMES}).")
-    if any(path.suffix in (".gz", ".nii", ".tif") for path in content):
-        raise DataError(f"{folder}: looks like one patient's folder; name the folder that holds all patients.")
-    raise DataError(f"{folder}: has none of the known layouts ({LAYOUT_NAMES}); see data/README.md.")
+        return f"is an empty folder, expected patients ({LAYOUT_NAMES})."
+    describe = f"`python -m mixsup_lib check-data` drafts a {own.FILE_NAME} that describes them"
+    if (folder / "dataset_description.json").exists() or any(folder.glob("sub-*/**/anat")):
+        return f"is a BIDS tree, which is read with a {own.FILE_NAME}; {describe}. Masks have to lie in sub-*/ too."
+    names = [path.name.lower() for path in content if path.is_file()]
+    scans = [name for name in names if name.endswith((*nifti.ENDINGS, ".tif", ".tiff"))]
+    if len(scans) > MOST_FILES_OF_A_PATIENT:
+        return f"holds {len(scans)} scans side by side; put the files of each patient into a folder of its own."
+    if scans:
+        return "looks like one patient's folder; name the folder that holds all patients."
+    if other := next((path for path in folder.rglob("*") if path.suffix.lower() in OTHER_FORMATS), None):
+        return f"holds {other.suffix} files, but scans are read as NIfTI (.nii.gz, .nii); convert them ({CONVERTER})."
+    return f"has none of the known layouts ({LAYOUT_NAMES}); {describe} (data/README.md)."
 
 
 def _find(folder: Path) -> Cohort | None:
     try:
-        return next((found for layout in LAYOUTS if (found := layout.find(folder))), None)
+        description = own.read_description(folder)
+        if description and description.sequences:
+            return description.apply(own.find(folder, description))
+        labels = description.labels if description else None
+        cohort = next((found for layout in LAYOUTS if (found := layout.find(folder, labels=labels))), None)
     except PermissionError as error:
         raise DataError(f"{error.filename}: cannot be opened (no permission); change its permissions.") from None
+    if description and cohort is None:
+        raise DataError(f"{folder / own.FILE_NAME}: names no sequences, and the folder has no known layout; add them.")
+    return description.apply(cohort) if description else cohort

@@ -11,29 +11,19 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from mixsup_lib import paper
-from mixsup_lib.cohort import Cohort, Patient, Problem, Report, Volume
+from mixsup_lib.cohort import Cohort, Labels, Problem, Report, Volume
 from mixsup_lib.datasets import nifti
-from mixsup_lib.datasets.reading import check_intensities
+from mixsup_lib.datasets.labels import labels_by_name
+from mixsup_lib.datasets.reading import SEQUENCE_NAMES, check_intensities, sequence_named
 from mixsup_lib.files import DataError, read_json, shown
-
-CHANNEL_NAMES = {"FLAIR": ("flair",), "T1": ("t1w", "t1"), "T1c": ("t1gd", "t1c", "t1ce"), "T2": ("t2w", "t2")}
-LABEL_NAMES = {
-    0: ("background",),
-    1: ("nonenhancingtumor", "nonenhancingtumour"),
-    2: ("edema", "oedema"),
-    3: ("enhancingtumor", "enhancingtumour"),
-}
 
 
 @dataclass(frozen=True)
-class DecathlonPatient(Patient):
-    """A patient of Task01. channels: where each of `sequences` is in the file; classes: (value, class) pairs."""
+class DecathlonPatient(nifti.NiftiPatient):
+    """A patient of Task01. channels: where each of `sequences` is in the file."""
 
     channels: tuple[int, ...] = ()
-    classes: tuple[tuple[int, int], ...] = ()
 
     def missing(self) -> list[tuple[str, str]]:
         path = self.image_files[0]
@@ -58,38 +48,25 @@ class DecathlonPatient(Patient):
                 volumes[name] = volume
         return volumes
 
-    def load_labels(self, report: Report) -> np.ndarray | None:
-        return nifti.load_labels(self, dict(self.classes), report, "dataset.json")
 
+def find(folder: Path, labels: Labels | None = None) -> Cohort | None:
+    """The Decathlon cohort in `folder`, or None if this is none. `DataError` where dataset.json is at fault.
 
-def find(folder: Path) -> Cohort | None:
-    """The Decathlon cohort in `folder`, or None if this is none. `DataError` where dataset.json is at fault."""
+    `labels`: what the values mean, where cohort.yaml says so.
+    """
     path = folder / "dataset.json"
     if not path.is_file() or not (folder / "imagesTr").is_dir():
         return None
+    content, sequences, channels = _description(path)
     try:
-        content = read_json(path)
-        modality = {int(key): str(name) for key, name in content["modality"].items()}
-        labels = {int(key): str(name) for key, name in content["labels"].items()}
         entries = [(_path(entry["image"]), _path(entry.get("label"))) for entry in content["training"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        wanted = "expected modality, labels and training as the Decathlon writes them"
-        raise DataError(f"{path}: cannot be used ({shown(error)}), {wanted}; download it again.") from None
-    channel_of = {_meaning(name, CHANNEL_NAMES, path, "channel"): key for key, name in modality.items()}
-    class_of = {key: _meaning(name, LABEL_NAMES, path, "label") for key, name in labels.items()}
-    sequences = tuple(name for name in paper.SEQUENCES if name in channel_of)
-    channels = tuple(channel_of[name] for name in sequences)
-    if sorted(channels) != list(range(len(modality))):
-        raise DataError(f"{path}: modality is {shown(modality)}, expected each channel from 0 once; correct it.")
-    if sorted(class_of.values()) != [0, 1, 2, 3] or class_of.get(0) != 0:
-        raise DataError(
-            f"{path}: labels are {shown(labels)}, expected background as 0 and three tumour classes; correct it."
-        )
-    classes = tuple((value, name) for value, name in sorted(class_of.items()) if value)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _unusable(path, error) from None
+    labels = labels or labels_by_name(content["labels"], str(path))
     patients, problems, owner = [], [], {}
     names = {Path(image).name for image, _ in entries}
     for image, label in entries:
-        name = re.sub(r"\.nii(\.gz)?$", "", Path(image).name)
+        name = _name(image)
         outside = [entry for entry in (image, label) if entry and not _is_inside(folder, entry)]
         if outside:
             sentence = f"names {shown(outside[0])}, which lies outside the cohort folder; correct the entry."
@@ -102,22 +79,56 @@ def find(folder: Path) -> Cohort | None:
             sentence = f"names the mask {label} for {name}, though it is called as another image; check the entry."
             problems.append(Problem(name, path.name, sentence, "warning"))
         masks = (folder / label,) if label and (folder / label).is_file() else ()
-        patients.append(DecathlonPatient(name, folder, (folder / image,), masks, sequences, channels, classes))
+        patients.append(DecathlonPatient(name, folder, (folder / image,), masks, sequences, labels, channels=channels))
     named = {path for patient in patients for path in patient.image_files}
     there = {path for ending in nifti.ENDINGS for path in (folder / "imagesTr").glob(f"[!.]*{ending}")}
     if (unnamed := sorted(there - named)) and all(problem.severity == "warning" for problem in problems):
         sentence = f"does not name {len(unnamed)} images of imagesTr, such as {unnamed[0].name}; they are passed over."
         problems.append(Problem("", path.name, sentence, "warning"))
-    return Cohort(folder, "Decathlon Task01", sequences, paper.TASKS, tuple(patients), True, tuple(problems))
+    return Cohort(folder, "Decathlon Task01", sequences, labels, tuple(patients), True, tuple(problems))
 
 
-def _meaning(name: str, names: dict, path: Path, kind: str):
-    plain = re.sub(r"[^a-z0-9]", "", name.lower())
-    for meaning, spellings in names.items():
-        if plain in spellings:
-            return meaning
-    known = ", ".join(spellings[0] for spellings in names.values())
-    raise DataError(f"{path}: unknown {kind} name {shown(name)}, expected one of {known}; correct it.")
+def open_file(path: Path, labels: Labels | None = None) -> DecathlonPatient | None:
+    """The patient whose image this file is, also one of `imagesTs` that dataset.json does not name; None if it is none.
+
+    dataset.json, in the folder above, says which channel is which sequence.
+    """
+    folder = path.parent.parent
+    if not (folder / "dataset.json").is_file():
+        return None
+    content, sequences, channels = _description(folder / "dataset.json")
+    labels = labels or labels_by_name(content["labels"], str(folder / "dataset.json"))
+    return DecathlonPatient(_name(path), folder, (path,), (), sequences, labels, channels=channels)
+
+
+def _description(path: Path) -> tuple[dict, tuple[str, ...], tuple[int, ...]]:
+    """Content of dataset.json with `labels` as {value: name}, the sequences in the paper's order, their channels."""
+    try:
+        content = read_json(path)
+        modality = {int(key): str(name) for key, name in content["modality"].items()}
+        content["labels"] = {int(key): str(name) for key, name in content["labels"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unusable(path, error) from None
+    channel_of = {}
+    for key, name in modality.items():
+        if (sequence := sequence_named(name)) is None:
+            known = ", ".join(spellings[0] for spellings in SEQUENCE_NAMES.values())
+            raise DataError(f"{path}: unknown channel name {shown(name)}, expected one of {known}; correct it.")
+        channel_of[sequence] = key
+    sequences = tuple(name for name in paper.SEQUENCES if name in channel_of)
+    channels = tuple(channel_of[name] for name in sequences)
+    if sorted(channels) != list(range(len(modality))):
+        raise DataError(f"{path}: modality is {shown(modality)}, expected each channel from 0 once; correct it.")
+    return content, sequences, channels
+
+
+def _unusable(path: Path, error: Exception) -> DataError:
+    wanted = "expected modality, labels and training as the Decathlon writes them"
+    return DataError(f"{path}: cannot be used ({shown(error)}), {wanted}; download it again.")
+
+
+def _name(path: str | Path) -> str:
+    return re.sub(r"\.nii(\.gz)?$", "", Path(path).name)
 
 
 def _path(entry: object) -> str:

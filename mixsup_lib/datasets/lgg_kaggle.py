@@ -17,15 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
-from mixsup_lib.cohort import Cohort, Patient, Problem, Report, Volume
-from mixsup_lib.datasets.reading import check_intensities, map_labels, no_patient, visible_folders
+from mixsup_lib.cohort import Cohort, Labels, LabelValue, Patient, Problem, Report, Volume
+from mixsup_lib.datasets.labels import map_labels
+from mixsup_lib.datasets.reading import check_intensities, no_patient, visible_folders
 
 SEQUENCES = ("FLAIR", "T1", "T1c")
 CHANNELS = {"FLAIR": 1, "T1": 0, "T1c": 2}
 """Channel of the TIFF that holds each sequence."""
 
-CLASSES = {255: 2}
-"""The mask's one value -> the paper's class 2: with one class, any class of the whole tumour does."""
+LABELS = Labels((LabelValue(255, 2, "abnormality in FLAIR"),), ("whole_tumor",))
+"""The mask's one value counts as the paper's class 2: with one class, any class of the whole tumour does."""
 
 ENDINGS = (".tif", ".tiff")
 FORMATS = ("TIFF",)
@@ -83,7 +84,7 @@ class LggPatient(Patient):
             found, expected = _pixels(stack.shape[1:3]), _pixels(image.shape)
             report(folder, f"has masks of {found} for slices of {expected}; correct the masks.")
             return None
-        return map_labels(stack[..., 0].transpose(2, 1, 0), CLASSES, f"{folder} (masks)", report)  # (X, Y, Z)
+        return map_labels(stack[..., 0].transpose(2, 1, 0), self.labels, f"{folder} (masks)", report)  # (X, Y, Z)
 
     def _stack(self, files: tuple[Path, ...], channels: int, report: Report) -> np.ndarray | None:
         """The slices as (Z, Y, X, channels) uint8; None after a fault."""
@@ -100,8 +101,12 @@ class LggPatient(Patient):
         return np.stack(arrays)  # (Z, Y, X, channels)
 
 
-def find(folder: Path, inside: Sequence[Path] | None = None) -> Cohort | None:
-    """The LGG cohort in `folder`, or None if this is none. `inside`: the subfolders to look at (None: all)."""
+def find(folder: Path, inside: Sequence[Path] | None = None, labels: Labels | None = None) -> Cohort | None:
+    """The LGG cohort in `folder`, or None if this is none.
+
+    `inside`: the subfolders to look at (None: all). `labels`: what the values mean, where cohort.yaml says so.
+    """
+    labels = labels or LABELS
     inside = visible_folders(folder) if inside is None else inside
     if not any(_NAME.fullmatch(file.name) for path in inside for file in path.iterdir()):
         return None
@@ -127,8 +132,8 @@ def find(folder: Path, inside: Sequence[Path] | None = None) -> Cohort | None:
                 sentence = f"holds {kind} {_some(twice)} twice; keep one."
                 problems.append(Problem(path.name, path.name, sentence))
         if images or masks:
-            patients.append(LggPatient(path.name, folder, tuple(images), tuple(masks), SEQUENCES))
-    return Cohort(folder, "LGG Kaggle", SEQUENCES, ("whole_tumor",), tuple(patients), False, tuple(problems))
+            patients.append(LggPatient(path.name, folder, tuple(images), tuple(masks), SEQUENCES, labels))
+    return Cohort(folder, "LGG Kaggle", SEQUENCES, labels, tuple(patients), False, tuple(problems))
 
 
 def _number(file: Path) -> int:

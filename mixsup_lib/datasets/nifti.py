@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
@@ -12,7 +13,8 @@ import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
 from mixsup_lib.cohort import Patient, Report, Volume
-from mixsup_lib.datasets.reading import map_labels
+from mixsup_lib.datasets.labels import map_labels
+from mixsup_lib.datasets.reading import check_intensities
 
 ENDINGS = (".nii.gz", ".nii")
 GZIP = b"\x1f\x8b"
@@ -26,6 +28,74 @@ VOXEL_MM = (0.01, 100)
 
 SIZE_TOLERANCE = 0.02
 """The voxel size of the affine and that of pixdim may differ by this share."""
+
+
+@dataclass(frozen=True)
+class NiftiPatient(Patient):
+    """A patient with one NIfTI file per sequence, and one for the mask, all on one grid.
+
+    image_files has one path per sequence, whether it exists or not.
+    """
+
+    def missing(self) -> list[tuple[str, str]]:
+        faults = []
+        for name, path in zip(self.sequences, self.image_files, strict=True):
+            if is_broken_link(path):
+                faults.append((self.relative(path), "is a broken link; get the file it points to, or correct it."))
+            elif not path.is_file():
+                sentence = f"sequence {name} is missing; add this file (or the same as .nii)."
+                faults.append((self.relative(path), sentence))
+        return faults
+
+    def load_volumes(self, report: Report) -> dict[str, Volume]:
+        files = dict(zip(self.sequences, map(self.relative, self.image_files), strict=True))
+        volumes = {}
+        for name, path in zip(self.sequences, self.image_files, strict=True):
+            read = read_nifti(path, files[name], report) if path.is_file() else None
+            if read is not None:
+                volumes[name] = lps_volume(*read)
+        return {
+            name: volume
+            for name, volume in _on_one_grid(volumes, files, report).items()
+            if check_intensities(volume.array, files[name], f"sequence {name}", report)
+        }
+
+    def load_labels(self, report: Report) -> np.ndarray | None:
+        """The label map; the mask must lie on the grid of the first image whose header can be read."""
+        mask = self.relative(self.mask_files[0])
+        read = read_nifti(self.mask_files[0], mask, report)
+        if read is None:
+            return None
+        values, affine = to_lps(*read)
+        for image in self.image_files:
+            if grid := read_grid(image):
+                if fault := grid_fault(values.shape, affine, *grid, image.name):
+                    report(mask, fault)
+                    return None
+                break
+        return map_labels(values, self.labels, mask, report)
+
+
+def _on_one_grid(volumes: dict[str, Volume], files: dict[str, str], report: Report) -> dict[str, Volume]:
+    """The volumes on the grid that most of them share; each other one is reported."""
+    against = [
+        {
+            name: grid_fault(
+                volume.array.shape, volume.affine, other.array.shape, other.affine, f"sequence {reference}"
+            )
+            for name, volume in volumes.items()
+        }
+        for reference, other in volumes.items()
+    ]
+    faults = min(against, key=lambda faults: sum(map(bool, faults.values())), default={})
+    for name, sentence in faults.items():
+        if sentence:
+            report(files[name], f"sequence {name} {sentence}")
+    return {name: volume for name, volume in volumes.items() if not faults[name]}
+
+
+def is_broken_link(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
 
 
 def existing(stem: Path) -> list[Path]:
@@ -113,27 +183,6 @@ def _unreadable(error: Exception) -> str:
     kind = "an intact gzip" if isinstance(error, gzip.BadGzipFile | zlib.error) else "a readable NIfTI"
     text = (str(error).splitlines() or [""])[0]
     return f"is not {kind} file ({text}); copy or download it again."
-
-
-def load_labels(
-    patient: Patient, classes: dict[int, int], report: Report, known_from: str = "this layout"
-) -> np.ndarray | None:
-    """Label map (X, Y, Z) uint8 of a patient's one NIfTI mask; None after a fault. classes: see `map_labels`.
-
-    The mask must lie on the grid of the first image whose header can be read.
-    """
-    mask = patient.relative(patient.mask_files[0])
-    read = read_nifti(patient.mask_files[0], mask, report)
-    if read is None:
-        return None
-    values, affine = to_lps(*read)
-    for image in patient.image_files:
-        if grid := read_grid(image):
-            if fault := grid_fault(values.shape, affine, *grid, image.name):
-                report(mask, fault)
-                return None
-            break
-    return map_labels(values, classes, mask, report, known_from)
 
 
 def to_lps(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

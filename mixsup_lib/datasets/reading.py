@@ -1,4 +1,4 @@
-"""What the readers of all data sets share: which folders are patients', whether voxels are usable, label -> class."""
+"""What the readers of all data sets share: which folders are patients', and whether voxels are usable."""
 
 from __future__ import annotations
 
@@ -7,6 +7,20 @@ from pathlib import Path
 import numpy as np
 
 from mixsup_lib.cohort import Problem, Report
+from mixsup_lib.datasets.labels import plain
+
+SEQUENCE_NAMES = {
+    "FLAIR": ("flair", "t2f", "t2flair"),
+    "T1": ("t1w", "t1", "t1n"),
+    "T1c": ("t1gd", "t1c", "t1ce", "t1post"),
+    "T2": ("t2w", "t2"),
+}
+"""The paper's sequences, as data sets name them; letters and digits only."""
+
+
+def sequence_named(name: str) -> str | None:
+    """The sequence of the paper that a data set calls so, or None."""
+    return next((known for known, spellings in SEQUENCE_NAMES.items() if plain(name) in spellings), None)
 
 
 def visible_folders(folder: Path) -> list[Path]:
@@ -14,9 +28,13 @@ def visible_folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def no_patient(path: Path, name: str, endings: tuple[str, ...]) -> Problem | None:
-    """The problem of a folder that holds no file with one of the `endings` of a patient's; None if it holds some."""
-    content = [file.name.lower() for file in path.iterdir() if not file.name.startswith(".")]
+def no_patient(path: Path, name: str, endings: tuple[str, ...], *, deep: bool = False) -> Problem | None:
+    """The problem of a folder that holds no file with one of the `endings` of a patient's; None if it holds some.
+
+    `deep`: files in folders inside it count too.
+    """
+    files = path.rglob("*") if deep else path.iterdir()
+    content = [file.name.lower() for file in files if not file.name.startswith(".")]
     if not content:
         return Problem(path.name, name, "is an empty folder; add the patient's files or delete it.")
     if any(file.endswith(endings) for file in content):
@@ -36,28 +54,3 @@ def check_intensities(array: np.ndarray, file: str, name: str, report: Report) -
     else:
         return True
     return False
-
-
-def map_labels(
-    values: np.ndarray, classes: dict[int, int], file: str, report: Report, known_from: str = "this layout"
-) -> np.ndarray | None:
-    """Label values on disk -> the paper's classes, uint8 of the same shape; None after an unknown value.
-
-    classes: {value on disk: class}, as `known_from` tells them. The value 0 is always background. A value within 0.01
-    of a whole number is that number: a scale factor in the header makes 1.00002 of 1.
-    """
-    if values.dtype.kind == "f":
-        whole = np.rint(values)
-        values = np.where(np.abs(values - whole) <= 0.01, whole, values)
-    labels = np.zeros_like(values, np.uint8)
-    known = values == 0
-    for value, name in classes.items():
-        hit = values == value
-        labels |= hit * np.uint8(name)
-        known |= hit
-    if known.all():
-        return labels
-    unknown = ", ".join(f"{value:g}" for value in np.unique(values[~known])[:5])
-    expected = ", ".join(str(value) for value in sorted({0, *classes}))
-    report(file, f"holds the unknown label value {unknown}; {known_from} has {expected}: correct the mask.")
-    return None

@@ -42,6 +42,8 @@ def provenance(
         "threads": torch.get_num_threads(),
         "data_fingerprint": store.fingerprint(),
         "labels_fingerprint": labels_fingerprint(store, split),
+        "sequences": store.cohort.sequences,
+        "intensity_range": store.cohort.patients[0].intensity_range,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "wall_seconds": round(time.time() - started, 1),
         "resumed": resumed,

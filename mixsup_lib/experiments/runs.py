@@ -22,17 +22,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save as weights_as_bytes
 from tqdm.auto import tqdm
 
-from mixsup_lib.cohort import Cohort, Patient
+from mixsup_lib.cohort import Cohort, LabelValue, Patient
 from mixsup_lib.config import RunConfig, make_config
 from mixsup_lib.datasets import find_cohort
 from mixsup_lib.datasets.nifti import ENDINGS as NIFTI_ENDINGS
 from mixsup_lib.evaluation import PER_PATIENT_COLUMNS, evaluate, label_volume, save_nifti, score_slices
 from mixsup_lib.experiments.provenance import provenance
-from mixsup_lib.files import DataError, SettingError, remove_leftovers, write_bytes, write_json, write_text
+from mixsup_lib.files import DataError, SettingError, read_json, remove_leftovers, write_bytes, write_json, write_text
 from mixsup_lib.model import MixedSupervisionUNet
 from mixsup_lib.protocol import Split, make_split, read_split
-from mixsup_lib.sampling import BatchSampler, WeakLabels, feed_batches, select_training_slices
-from mixsup_lib.slices import SliceStore, patient_slices, prepare
+from mixsup_lib.sampling import BatchSampler, WeakLabels, feed_batches, select_training_slices, task_columns
+from mixsup_lib.slices import SliceStore, patient_slices, prepare, scores_on_source_grid
 from mixsup_lib.training import HISTORY_COLUMNS, Trainer, TrainingDivergedError, build_network, network_input, set_up
 
 RUN_COLUMNS = ("cohort", "preset", "task", "n_fa", "n_wa", "fold", "supervision", "seed")
@@ -395,13 +395,23 @@ def _reason(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def segment_patient(run_folder: str | Path, patient: Patient, output: str | Path) -> None:
+def segment_patient(
+    run_folder: str | Path, patient: Patient, output: str | Path, *, probabilities: bool = False
+) -> list[LabelValue]:
     """Segment one patient with a finished run and write the labels as NIfTI on the axes of the patient's own files.
+
+    The mask holds the label values of the patient's cohort; a region that no single value means is written as 1.
+    Beside it stands a `.json` that says which value is what, and by which run. With `probabilities` two more files are
+    written: `_probability.nii.gz`, the probability of tumour (float32; of any class for multiclass), and for a run with
+    a branch `_slices.csv`, the branch's probability that a slice shows tumour.
 
     Args:
         run_folder: finished run whose weights are used.
         patient: its sequences must be those the network was trained on.
-        output: file to write, `.nii.gz` or `.nii`; multiclass in BraTS label values (1, 2, 4), binary 1.
+        output: file to write, `.nii.gz` or `.nii`.
+
+    Returns:
+        The values in the mask and what they mean.
 
     Raises:
         DataError: the run or the patient cannot be used.
@@ -410,27 +420,76 @@ def segment_patient(run_folder: str | Path, patient: Patient, output: str | Path
     if not str(output).endswith(NIFTI_ENDINGS) or Path(output).is_dir():
         raise SettingError(f"{output}: expected the name of a file to write, ending in .nii.gz or .nii.")
     config, _ = load_run(run_folder)
+    if config.task not in patient.labels.tasks:
+        raise DataError(
+            f"{patient.place}: {patient.labels.source} has label values for {', '.join(patient.labels.tasks)}, but the "
+            f"run segments {config.task}; say in cohort.yaml which values its regions have (data/README.md)."
+        )
+    legend = patient.labels.legend(config.task)
     device, precision = set_up(config)
+    _refuse_other_images(Path(run_folder), patient)
     case = patient.read_images()
     slices, frame = patient_slices(case, config.pixel_mm, config.window)
-    first_layer = load_weights(run_folder).get("unet.encoder.0.0.0.weight")
-    if first_layer is not None and first_layer.shape[1] != slices.shape[1]:
+    network = load_network(run_folder, slices.shape[1], slices.shape[2:]).to(device)
+    scores, presence = score_slices(network, slices, device=device, precision=precision)
+    values = np.array([0, *(label.value for label in legend)], np.uint16)
+    values = values.astype(np.uint8) if values.max() < 256 else values
+    mask, probability, table = (_beside(output, end) for end in (".json", "_probability.nii.gz", "_slices.csv"))
+    if probabilities:
+        tumor = 1 - scores_on_source_grid(scores, frame)[:, 0]  # (Z, Y, X)
+        save_nifti(probability, tumor.transpose(2, 1, 0), case)
+        if presence is not None:
+            columns = pd.DataFrame(presence, columns=task_columns(config.task))
+            write_text(table, columns.to_csv(index_label="z", float_format="%.4f"))
+    write_json(mask, {"labels": {label.value: label.name for label in legend}, "run": _run_name(run_folder)})
+    save_nifti(output, values[label_volume(scores, frame)], case)
+    return legend
+
+
+def _refuse_other_images(run_folder: Path, patient: Patient) -> None:
+    """Raise `DataError` where a patient's images are not of the kind that the run's network was trained on."""
+    origin = read_provenance(run_folder)
+    trained = tuple(origin.get("sequences") or ())
+    if trained and trained != patient.sequences:
         raise DataError(
-            f"{patient.place}: has {slices.shape[1]} sequences ({', '.join(case.sequences)}), but the run was trained "
+            f"{patient.place}: has the sequences {', '.join(patient.sequences)}, but the run was trained on "
+            f"{', '.join(trained)}; use a run of the same sequences."
+        )
+    limits = list(patient.intensity_range) if patient.intensity_range else None
+    if trained and limits != origin.get("intensity_range"):
+        raise DataError(
+            f"{patient.place}: its intensity range is {limits}, but that of the run's patients was "
+            f"{origin.get('intensity_range')} (None: scaled by the median); give both the same cohort.yaml."
+        )
+    first_layer = load_weights(run_folder).get("unet.encoder.0.0.0.weight")
+    n_sequences = len(patient.sequences)
+    if first_layer is not None and first_layer.shape[1] != n_sequences:
+        raise DataError(
+            f"{patient.place}: has {n_sequences} sequences ({', '.join(patient.sequences)}), but the run was trained "
             f"on {first_layer.shape[1]}; use a run of the same sequences."
         )
-    network = load_network(run_folder, slices.shape[1], slices.shape[2:]).to(device)
-    probabilities, _ = score_slices(network, slices, device=device, precision=precision)
-    labels = label_volume(probabilities, frame)
-    save_nifti(output, labels, case, multiclass=config.task == "multiclass")
 
 
-def segment_cohort(run_folder: str | Path, cohort: Cohort, output: str | Path) -> dict[str, str]:
-    """Segment every patient of a cohort into `output`/PATIENT.nii.gz; a file that is there already is left.
+def _beside(output: str | Path, ending: str) -> Path:
+    """The file beside a mask whose name ends so instead of in .nii.gz."""
+    path = Path(output)
+    suffix = next(suffix for suffix in NIFTI_ENDINGS if path.name.endswith(suffix))
+    return path.with_name(path.name.removesuffix(suffix) + ending)
+
+
+def _run_name(run_folder: str | Path) -> str:
+    """A run's folder below its cohort's, which tells the runs of one network from another's."""
+    return "/".join(Path(run_folder).resolve().parts[-7:])
+
+
+def segment_cohort(
+    run_folder: str | Path, cohort: Cohort, output: str | Path, *, probabilities: bool = False
+) -> dict[str, str]:
+    """Segment every patient of a cohort into `output`/PATIENT.nii.gz; what is there already from this run is left.
 
     A patient who cannot be segmented stops no other. Returns these patients, each with what is wrong; those whom file
     names alone show to be at fault (`cohort.problems`) are among them. Raises as `load_run` and, where `output` is a
-    file, SettingError.
+    file, SettingError. For `probabilities` see `segment_patient`.
     """
     load_run(run_folder)
     if str(output).endswith(NIFTI_ENDINGS) or Path(output).is_file():
@@ -439,8 +498,21 @@ def segment_cohort(run_folder: str | Path, cohort: Cohort, output: str | Path) -
     for patient in tqdm(cohort.patients, desc="segment", unit="patient"):
         target = Path(output, f"{patient.id}.nii.gz")
         try:
-            if patient.id not in failed and not target.exists():
-                segment_patient(run_folder, patient, target)
+            if patient.id not in failed and not _is_segmented(target, run_folder, probabilities):
+                segment_patient(run_folder, patient, target, probabilities=probabilities)
         except DataError as error:
             failed[patient.id] = str(error)
     return failed
+
+
+def _is_segmented(target: Path, run_folder: str | Path, probabilities: bool) -> bool:
+    """Is this patient's mask there, from this run? Raises `DataError` where it is another's."""
+    if not target.exists():
+        return False
+    try:
+        run = read_json(_beside(target, ".json"))["run"]
+    except (OSError, ValueError, KeyError, TypeError):
+        run = "a run that is not known"
+    if run != _run_name(run_folder):
+        raise DataError(f"{target}: is a mask of {run}; give another folder for the masks of this run.")
+    return not probabilities or _beside(target, "_probability.nii.gz").exists()
