@@ -15,6 +15,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pandas as pd
+from nibabel.imageglobals import LoggingOutputSuppressor
 
 from mixsup_lib.cohort import Cohort, Patient, Problem, Volume
 from mixsup_lib.datasets import UnknownLayoutError, find_cohort
@@ -87,7 +88,8 @@ def _check(folder: str | Path, progress: bool) -> tuple[pd.DataFrame, list[str]]
         problems += _check_patient(patient, cohort, rows, seen)
     problems += _check_axes(seen.axes)
     problems += _check_values(cohort, seen.classes)
-    problems += _check_rows(cohort, rows)
+    table_at_fault = rows is None and any(problem.file == FILE_NAME for problem in problems)
+    problems += [] if table_at_fault else _check_rows(cohort, rows)
     problems += identifying(cohort.patients)
     return _table(problems), _description(cohort, rows, seen)
 
@@ -196,10 +198,7 @@ def _check_patient(patient: Patient, cohort: Cohort, rows: pd.DataFrame | None, 
         if seen.first_rows is None:
             seen.first_rows = derive_rows(patient.id, labels, cohort.tasks)
     has_rows = rows is not None and (rows["patient"] == patient.id).any()
-    if not has_rows and not patient.mask_files:
-        sentence = f"has neither a mask nor a row in {FILE_NAME}; add one of them, or remove the patient."
-        report(patient.place, sentence)
-    elif rows is not None and not has_rows:
+    if rows is not None and not has_rows and patient.mask_files:
         warn(FILE_NAME, "has no row for this patient, who cannot be weakly annotated; add one.")
     if has_rows and n_slices is not None:
         faults = slice_faults(rows, patient.id, n_slices)
@@ -270,9 +269,15 @@ def _check_axes(axes: dict[Patient, str]) -> Iterator[Problem]:
 
 
 def _check_rows(cohort: Cohort, rows: pd.DataFrame | None) -> Iterator[Problem]:
-    """Rows of patients that the cohort has not, and a note on those without a mask."""
+    """Patients without any label, rows of patients that the cohort has not, and a note on those without a mask."""
     known = [patient.id for patient in cohort.patients]
-    for name in [] if rows is None else sorted(set(rows["patient"]) - set(known)):
+    with_rows = set() if rows is None else set(rows["patient"])
+    bare = [patient for patient in cohort.patients if not patient.mask_files and patient.id not in with_rows]
+    if bare:
+        more = f" (and {len(bare) - 1} more patients)" if len(bare) > 1 else ""
+        sentence = f"has neither a mask nor a row in {FILE_NAME}; add one of them, or remove the patient{more}."
+        yield Problem(bare[0].id, bare[0].place, sentence)
+    for name in sorted(with_rows - set(known)):
         sentence = f"names the patient {name}, whom the cohort has not; correct the ID.{nearest(name, known)}"
         yield Problem(name, FILE_NAME, sentence)
     weak = sum(not patient.mask_files for patient in cohort.patients)
@@ -341,7 +346,7 @@ def _personal(patient: Patient) -> Iterator[tuple[str, str, str]]:
 def _header_texts(path: Path) -> Iterator[tuple[str, str]]:
     """The texts of a NIfTI header that name no program, and the sizes of its extensions."""
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as stream:
+        with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as stream, LoggingOutputSuppressor():
             header = nib.Nifti1Header.from_fileobj(stream)
     except Exception:  # no NIfTI file, or a damaged one, which is told elsewhere
         return

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mixsup_lib import paper
-from mixsup_lib.files import DataError, nearest
+from mixsup_lib.files import DataError, composed, nearest
 
 
 class LabelValue(NamedTuple):
@@ -136,7 +136,10 @@ class Patient(ABC):
     def place(self) -> str:
         """Where the patient lies, as messages name it: its folder, or its first file where it has none of its own."""
         first = (self.image_files + self.mask_files)[0]
-        own = next((place for place in first.parents if place.name == self.id and self.folder in place.parents), first)
+        own = next(
+            (place for place in first.parents if composed(place.name) == self.id and self.folder in place.parents),
+            first,
+        )
         return self.relative(own)
 
     def relative(self, path: Path) -> str:

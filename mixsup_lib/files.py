@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import threading
+import unicodedata
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -51,6 +52,11 @@ def shown(value: object, longest: int = 80) -> str:
     """`value` as a sentence quotes it: one line, cut off where it is long."""
     text = repr(value)
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def composed(name: str) -> str:
+    """A name with every accented letter as one character (Unicode's NFC); macOS writes file names with two."""
+    return unicodedata.normalize("NFC", name)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mixsup_lib.files import DataError, SettingError, nearest, shown
+from mixsup_lib.files import DataError, SettingError, composed, nearest, shown
 
 _YEAR_PREFIX = re.compile(r"^brats\d{2,4}_", re.IGNORECASE)
 
@@ -109,8 +109,9 @@ def read_patient_list(path: str | Path, patients: Collection[str]) -> tuple[list
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as a list of patients ({error}); expected one a line.") from None
     entries = [re.split(r"[/\\]", line.strip().rstrip("/\\"))[-1] for line in lines if line.strip()]
-    matched = [known[_YEAR_PREFIX.sub("", e)] for e in entries if _YEAR_PREFIX.sub("", e) in known]
-    return matched, [e for e in entries if _YEAR_PREFIX.sub("", e) not in known]
+    keys = {entry: _YEAR_PREFIX.sub("", composed(entry)) for entry in entries}
+    matched = [known[keys[entry]] for entry in entries if keys[entry] in known]
+    return matched, [entry for entry in entries if keys[entry] not in known]
 
 
 def read_split(folder: str | Path, patients: Collection[str], *, n_fa: int, n_wa: int | None = None) -> Split:

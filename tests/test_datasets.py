@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import io
 import pickle
 import re
 import shutil
+import unicodedata
 
 import nibabel as nib
 import numpy as np
@@ -16,8 +18,10 @@ from PIL import Image
 from mixsup_lib.check import check_cohort
 from mixsup_lib.datasets import find_cohort, open_patient
 from mixsup_lib.datasets.nifti import from_lps
+from mixsup_lib.datasets.slice_labels import read_slice_labels
 from mixsup_lib.files import DataError, SettingError
 from mixsup_lib.paper import SEQUENCES, TASKS
+from mixsup_lib.protocol import read_patient_list
 
 FIRST, SECOND = patient_id("brats2018", 0), patient_id("brats2018", 1)
 
@@ -284,12 +288,59 @@ def test_files_and_folders_in_the_wrong_place_are_named(brats):
     (brats / "LGG" / "Brats18_EMPTY_1").rmdir()
     path = brats_file(brats, "t1")
     moved = path.rename(path.with_name(f"{SECOND}_t1.nii.gz"))
-    with pytest.raises(DataError, match=f"not named after its folder; if it belongs there, name it {FIRST}_t1"):
+    with pytest.raises(DataError, match=f"is missing, but {SECOND}_t1.nii.gz is there; .* rename it to {FIRST}_t1"):
         find_cohort(brats)
     moved.rename(path)
     shutil.move(brats / "HGG" / FIRST, brats / FIRST)
     with pytest.raises(DataError, match="lies beside HGG/ and LGG/"):
         find_cohort(brats)
+
+
+SPELLINGS = {
+    "capitals": {"_flair": "_FLAIR", "_t1ce": "_T1CE", "_t1": "_T1", "_t2": "_T2", "_seg": "_SEG"},
+    "UPENN-GBM": {"_flair": "_FLAIR", "_t1ce": "_T1GD", "_t1": "_T1", "_t2": "_T2", "_seg": "_segm"},
+    "T1Gd": {"_t1ce": "_t1Gd"},
+    "the suffix too": {"_t2": "_T2.NII"},
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_other_spellings_of_the_files_are_read(tmp_path, spelling):
+    truths = write_cohort(tmp_path, "brats2021", patients=1)
+    for old, new in SPELLINGS[spelling].items():
+        path = brats_file(tmp_path, old[1:], *truths, grade=".")
+        name = path.name.replace(f"{old}.", f"{new}.")
+        path.rename(path.with_name(name.replace(".NII.nii.gz", ".NII.GZ")))
+    case = find_cohort(tmp_path).patients[0].read()
+    np.testing.assert_array_equal(case.images, truths[case.patient].images)
+    np.testing.assert_array_equal(case.labels, truths[case.patient].labels)
+
+
+def test_a_copy_of_a_file_and_two_spellings_of_it_are_named_once(brats):
+    path = brats_file(brats, "t1ce")
+    copy = path.rename(path.with_name(f"{FIRST}_t1ce (1).nii.gz"))
+    (problem,) = find_cohort(brats, strict=False).problems
+    assert f"but {copy.name} is there; if that is this patient's, rename it to {FIRST}_t1ce.nii.gz" in str(problem)
+    copy.rename(path.with_name(f"{FIRST}_T1c.nii.gz"))
+    shutil.copy(path.with_name(f"{FIRST}_T1c.nii.gz"), path.with_name(f"{FIRST}_T1Gd.nii.gz"))
+    with pytest.raises(DataError, match=f"holds both {FIRST}_T1Gd.nii.gz and {FIRST}_T1c.nii.gz; keep one"):
+        find_cohort(brats)
+
+
+@pytest.mark.parametrize("layout", ["brats2021", "lgg", "decathlon"])
+def test_names_are_the_same_however_unicode_writes_their_accents(tmp_path, layout):
+    (old,) = write_cohort(tmp_path, layout, patients=1)
+    apart, one = unicodedata.normalize("NFD", "Müller"), "Müller"
+    for path in sorted(tmp_path.rglob(f"{old}*"), key=lambda path: -len(path.parts)):
+        path.rename(path.with_name(path.name.replace(old, one if layout == "decathlon" else apart)))
+    if layout == "decathlon":
+        write_dataset_json(tmp_path, [apart])
+    (tmp_path / "slice_labels.csv").write_text(f"patient,class,first_z,last_z\n{apart},none,,\n", encoding="utf-8")
+    (tmp_path / "list.txt").write_text(apart, encoding="utf-8")
+    cohort = find_cohort(tmp_path)
+    assert cohort[one].read_images().images.any() and cohort[one].mask_files
+    assert list(read_slice_labels(tmp_path)["patient"]) == [one]
+    assert read_patient_list(tmp_path / "list.txt", [one]) == ([one], [])
 
 
 # Faulty files
@@ -546,3 +597,15 @@ def test_a_tiff_slice_that_is_there_twice_or_misnamed_is_refused(lgg):
     double.rename(first.with_name("other_1.tif"))
     with pytest.raises(DataError, match="other_1.tif: is not named .* after its folder"):
         find_cohort(lgg)
+
+
+def test_nibabels_own_lines_do_not_stand_between_ours(tmp_path, monkeypatch):
+    write_cohort(tmp_path, "brats2021", patients=1, suffix=".nii")
+    path = find_cohort(tmp_path).patients[0].image_files[0]
+    content = bytearray(path.read_bytes())
+    content[80:84] = np.float32(-1).tobytes()  # pixdim[1], a length
+    path.write_bytes(content)
+    printed = io.StringIO()
+    monkeypatch.setattr(nib.imageglobals.logger.handlers[0], "stream", printed)
+    check_cohort(tmp_path)
+    assert printed.getvalue() == ""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from cohorts import make_truth
+from cohorts import make_truth, write_cohort
 
+from mixsup_lib.check import check_cohort
+from mixsup_lib.datasets import find_cohort
 from mixsup_lib.datasets.slice_labels import (
     FILE_NAME,
     PRESENCE,
@@ -111,7 +113,7 @@ def test_other_columns_and_other_encodings_are_refused(tmp_path):
     with pytest.raises(DataError, match="has the columns 'patient, class, from, to', expected patient, class"):
         read_slice_labels(write(tmp_path, "P,oedema,1,2", header="patient,class,from,to"))
     (tmp_path / FILE_NAME).write_bytes("patient,class,first_z,last_z\n\xf6,oedema,1,2\n".encode("latin-1"))
-    with pytest.raises(DataError, match="is not a readable UTF-8 table"):
+    with pytest.raises(DataError, match="probably in Windows-1252; save it in Excel as 'CSV UTF-8"):
         read_slice_labels(tmp_path)
     (tmp_path / FILE_NAME).write_text("")
     with pytest.raises(DataError, match=r"has the columns \(none\)"):
@@ -162,3 +164,19 @@ def test_a_region_without_its_classes_is_unknown_not_absent(tmp_path):
     assert unexplained(frame, "C", 6, "multiclass")[0].startswith("tumor_core in slice 2, but")
     regions = read_slice_labels(write(tmp_path, "A,whole_tumor,1,4\nA,tumor_core,2,3\nB,whole_tumor,1,4"))
     assert not unexplained(regions, "B", 6, "tumor_core")
+
+
+def test_excels_unicode_text_is_read(tmp_path):
+    (tmp_path / FILE_NAME).write_text("patient\tclass\tfirst_z\tlast_z\r\nP\toedema\t1\t2\r\n", "utf-16", newline="")
+    assert read_slice_labels(tmp_path).values.tolist() == [["P", "oedema", 1, 2]]
+
+
+def test_a_faulty_table_is_told_once_and_not_for_every_patient_that_it_leaves_without_labels(tmp_path):
+    write_cohort(tmp_path, "brats2021", patients=3)
+    for patient in find_cohort(tmp_path).patients:
+        patient.mask_files[0].unlink()
+    problems = check_cohort(tmp_path)
+    (sentence,) = problems.loc[problems["severity"] == "error", "problem"]
+    assert sentence.startswith("has neither a mask nor a row") and sentence.endswith("(and 2 more patients).")
+    (tmp_path / FILE_NAME).write_text("patient,from,to\n")
+    assert len(check_cohort(tmp_path)) == 1

@@ -21,7 +21,7 @@ from pathlib import Path
 from mixsup_lib.cohort import Cohort, Patient, Problem
 from mixsup_lib.datasets import brats, decathlon, lgg_kaggle, nifti, nnunet, own
 from mixsup_lib.datasets.slice_labels import FILE_NAME
-from mixsup_lib.files import DataError, SettingError
+from mixsup_lib.files import DataError, SettingError, composed
 
 LAYOUTS = (nnunet, decathlon, brats, lgg_kaggle)
 LAYOUT_NAMES = "BraTS 2017/2018, BraTS 2019-2021, BraTS 2023+, Decathlon Task01, nnU-Net, LGG Kaggle"
@@ -44,9 +44,11 @@ def find_cohort(folder: str | Path, *, strict: bool = True) -> Cohort:
     be weakly annotated.
     """
     cohort = _recognise(_existing(folder))
-    problems = [*cohort.problems]
+    cohort = replace(cohort, patients=tuple(replace(one, id=composed(one.id)) for one in cohort.patients))
+    problems, named = [*cohort.problems], {problem.file for problem in cohort.problems}
     for patient in cohort.patients:
-        problems += [Problem(patient.id, file, sentence) for file, sentence in patient.missing()]
+        missing = [Problem(patient.id, file, sentence) for file, sentence in patient.missing()]
+        problems += [problem for problem in missing if problem.file not in named]
     for name, count in Counter(patient.id for patient in cohort.patients).items():
         if count > 1:
             first, second, *_ = (patient.place for patient in cohort.patients if patient.id == name)
@@ -97,7 +99,8 @@ def open_patient(path: str | Path) -> Patient:
             f"{path}: holds no patient's files; expected the folder of a BraTS or LGG patient, an image file beside a "
             f"dataset.json, or a {own.FILE_NAME} in {path.parent} that describes them (data/README.md)."
         )
-    return replace(patient, intensity_range=description.intensity_range) if description else patient
+    limits = description.intensity_range if description else None
+    return replace(patient, id=composed(patient.id), intensity_range=limits)
 
 
 def _existing(folder: str | Path) -> Path:

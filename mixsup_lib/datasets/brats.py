@@ -6,6 +6,7 @@ endings, and label 3 instead of 4 for enhancing tumour. https://www.synapse.org/
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +15,20 @@ from mixsup_lib import paper
 from mixsup_lib.cohort import Cohort, Labels, LabelValue, Problem
 from mixsup_lib.datasets import nifti
 from mixsup_lib.datasets.reading import no_patient, visible_folders
+from mixsup_lib.files import composed
 
 GRADES = ("HGG", "LGG")
 
 
 @dataclass(frozen=True)
 class Naming:
-    """File endings of the paper's four sequences and of the mask, and what the values of the mask mean."""
+    """How the files of the paper's four sequences and of the mask end, and what the values of the mask mean.
 
-    sequences: tuple[str, str, str, str]
-    mask: str
+    The first spelling is BraTS' own; the others, and capitals, stand in other collections of the same kind of data.
+    """
+
+    sequences: tuple[tuple[str, ...], ...]
+    mask: tuple[str, ...]
     labels: Labels
 
 
@@ -34,13 +39,13 @@ def _labels(values: Sequence[int], hint: tuple[int, str]) -> Labels:
 
 
 UNTIL_2021 = Naming(
-    ("_flair", "_t1", "_t1ce", "_t2"),
-    "_seg",
+    (("_flair",), ("_t1",), ("_t1ce", "_t1gd", "_t1c"), ("_t2",)),
+    ("_seg", "_segm"),
     _labels((1, 2, 4), (3, "The value 3 is enhancing tumour in BraTS from 2023 on, whose files are named otherwise.")),
 )
 SINCE_2023 = Naming(
-    ("-t2f", "-t1n", "-t1c", "-t2w"),
-    "-seg",
+    (("-t2f",), ("-t1n",), ("-t1c",), ("-t2w",)),
+    ("-seg",),
     _labels((1, 2, 3), (4, "The value 4 is the resection cavity in BraTS' post-treatment tasks from 2024 on.")),
 )
 OTHER_TASKS = {
@@ -92,35 +97,54 @@ def _other_task(folders: Sequence[Path]) -> Iterator[Problem]:
 
 def _naming_of(folder: Path) -> Naming | None:
     for naming in (UNTIL_2021, SINCE_2023):
-        if any(_with_ending(folder, ending) for ending in (*naming.sequences, naming.mask)):
+        if any(_ending_in(folder, spellings) for spellings in (*naming.sequences, naming.mask)):
             return naming
     return None
 
 
-def _with_ending(folder: Path, ending: str) -> list[Path]:
-    found = [path for suffix in nifti.ENDINGS for path in folder.glob(f"*{ending}{suffix}")]
-    return [path for path in found if not path.name.startswith(".")]
+def _ending_in(folder: Path, spellings: Sequence[str]) -> list[Path]:
+    """The NIfTI files in a folder whose name ends in one of `spellings`, in capitals or not, also before "(1)"."""
+    files = [file for file in folder.iterdir() if file.name.lower().endswith(nifti.ENDINGS) and file.name[0] != "."]
+    return sorted(file for file in files if re.sub(r" ?\(\d+\)$", "", _stem(file)).endswith(tuple(spellings)))
+
+
+def _stem(file: Path) -> str:
+    """A NIfTI file's name in small letters without its ending."""
+    return re.sub(r"\.nii(\.gz)?$", "", composed(file.name).lower())
+
+
+def _files(folder: Path, spellings: Sequence[str]) -> list[Path]:
+    """A patient's files for one sequence, or for the mask: the name that BraTS gives, or else one of its spellings."""
+    usual = nifti.existing(folder / f"{folder.name}{spellings[0]}")
+    names = {composed(folder.name).lower() + spelling for spelling in spellings}
+    return usual or [file for file in _ending_in(folder, spellings) if _stem(file) in names]
 
 
 def _patient(path: Path, folder: Path, naming: Naming, labels: Labels) -> nifti.NiftiPatient:
-    images = []
-    for ending in naming.sequences:
-        stem = path / f"{path.name}{ending}"
-        images.append(next(iter(nifti.existing(stem)), stem.with_name(f"{stem.name}.nii.gz")))
-    masks = nifti.existing(path / f"{path.name}{naming.mask}")
+    images = [
+        next(iter(_files(path, spellings)), path / f"{path.name}{spellings[0]}.nii.gz")
+        for spellings in naming.sequences
+    ]
+    masks = _files(path, naming.mask)
     if not masks and naming is UNTIL_2021:
         masks = sorted(path.glob("*_Segm.nii*"))  # BraTS 2020 ships patient 355's mask under such a name
     return nifti.NiftiPatient(path.name, folder, tuple(images), tuple(masks[:1]), paper.SEQUENCES, labels)
 
 
 def _naming_faults(path: Path, name: str, naming: Naming) -> Iterator[tuple[str, str]]:
-    """(file, sentence) for files that are there twice or under another patient's name."""
-    for ending in (*naming.sequences, naming.mask):
-        own = nifti.existing(path / f"{path.name}{ending}")
-        if len(own) > 1:
-            yield name, f"holds both {own[0].name} and {own[1].name}; keep one of them."
-        for other in [] if own else _with_ending(path, ending):
-            if nifti.is_broken_link(other):
-                continue  # said where it is looked for
-            wanted = f"{path.name}{ending}{other.name[other.name.index('.nii') :]}"
-            yield (f"{name}/{other.name}", f"is not named after its folder; if it belongs there, name it {wanted}.")
+    """(file, sentence) for files that are there twice or under another name."""
+    for spellings in (*naming.sequences, naming.mask):
+        found = _files(path, spellings)
+        if len(found) > 1:
+            yield name, f"holds both {found[0].name} and {found[1].name}; keep one of them."
+        others = [] if found else [file for file in _ending_in(path, spellings) if not nifti.is_broken_link(file)]
+        if spellings is naming.mask and naming is UNTIL_2021:
+            others = [file for file in others if not file.match("*_Segm.nii*")]
+        if others:
+            there = " and ".join(file.name for file in others)
+            sentence = f"is missing, but {there} is there; if that is this patient's, rename it to {path.name}"
+            yield f"{name}/{path.name}{spellings[0]}.nii.gz", f"{sentence}{spellings[0]}{_suffix(others[0])}."
+
+
+def _suffix(file: Path) -> str:
+    return file.name[file.name.lower().rindex(".nii") :]

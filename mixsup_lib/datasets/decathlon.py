@@ -16,7 +16,7 @@ from mixsup_lib.cohort import Cohort, Labels, Problem, Report, Volume
 from mixsup_lib.datasets import nifti
 from mixsup_lib.datasets.labels import labels_by_name
 from mixsup_lib.datasets.reading import SEQUENCE_NAMES, check_intensities, sequence_named
-from mixsup_lib.files import DataError, read_json, shown
+from mixsup_lib.files import DataError, composed, read_json, shown
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _name(path: str | Path) -> str:
 
 def _path(entry: object) -> str:
     """A path of dataset.json in its plain form, "" where there is none."""
-    return os.path.normpath(str(entry).replace("\\", "/")) if entry else ""
+    return os.path.normpath(composed(str(entry)).replace("\\", "/")) if entry else ""
 
 
 def _is_inside(folder: Path, entry: str) -> bool:

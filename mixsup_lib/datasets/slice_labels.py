@@ -10,6 +10,7 @@ composes is unknown (`tasks_covered`).
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import pandas as pd
 
 from mixsup_lib import paper
 from mixsup_lib.cohort import Report, refuse
-from mixsup_lib.files import DataError, atomic_path, nearest, shown
+from mixsup_lib.files import DataError, atomic_path, composed, nearest, shown
 
 FILE_NAME = "slice_labels.csv"
 COLUMNS = ["patient", "class", "first_z", "last_z"]
@@ -30,7 +31,7 @@ PRESENCE = (*SUBCLASSES, *COMPOSED)
 
 
 def read_slice_labels(folder: str | Path, report: Report = refuse) -> pd.DataFrame | None:
-    """The rows of `folder`/slice_labels.csv, or None without such a file. first_z, last_z: Int64, missing for `none`.
+    """The rows of `folder`/slice_labels.csv, or None without such a table. first_z, last_z: Int64, missing for `none`.
 
     Raises `DataError` naming the line at the first fault; with another `report` the faulty rows are left out.
     """
@@ -39,20 +40,23 @@ def read_slice_labels(folder: str | Path, report: Report = refuse) -> pd.DataFra
         return None
     name = FILE_NAME if report is not refuse else str(path)
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            file.seek(0)
-            separator = max(",;\t", key=first.count)  # programs write ; where numbers have a decimal comma
-            lines = [[field.strip() for field in line] for line in csv.reader(file, delimiter=separator)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        report(name, f"is not a readable UTF-8 table ({shown(error)}); save it as CSV UTF-8.")
-        return _frame([])
+        content = path.read_bytes()
+        text = content.decode("utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+        separator = max(",;\t", key=text.partition("\n")[0].count)  # ; where numbers have a decimal comma
+        table = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+        lines = [[field.strip() for field in line] for line in table]
+    except UnicodeDecodeError:
+        report(name, "is not in UTF-8, probably in Windows-1252; save it in Excel as 'CSV UTF-8 (Comma delimited)'.")
+        return None
+    except (OSError, csv.Error) as error:
+        report(name, f"is not a readable table ({shown(error)}); save it as CSV UTF-8.")
+        return None
     filled = [(number, line) for number, line in enumerate(lines, start=1) if any(line)]
     header = filled[0][1] if filled else []
     if [name.lower() for name in header] != COLUMNS:
         found = shown(", ".join(header)) if header else "(none)"
         report(name, f"has the columns {found}, expected {', '.join(COLUMNS)}; correct line 1.")
-        return _frame([])
+        return None
     rows = []
     for number, line in filled[1:]:
         row, fault = _parse(line)
@@ -183,11 +187,11 @@ def _parse(fields: list[str]) -> tuple[tuple | None, str | None]:
     if not patient:
         return None, "names no patient; write the patient's ID."
     if name == NONE and not any(ends):
-        return (patient, name, None, None), None
+        return (composed(patient), name, None, None), None
     if name == NONE or not all(end.isdecimal() and len(end) < 7 for end in ends):
         wanted = "none beside z" if name == NONE else f"the slices {shown(ends[0])} to {shown(ends[1])}"
         return None, f"has {wanted}, expected whole numbers from 0, or the class none with both left empty."
-    row = (patient, name, int(ends[0]), int(ends[1]))
+    row = (composed(patient), name, int(ends[0]), int(ends[1]))
     fault = _fault(*row[1:])
     return (None, f"patient {patient}: {fault}") if fault else (row, None)
 
