@@ -15,7 +15,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pandas as pd
-from nibabel.imageglobals import LoggingOutputSuppressor
 
 from mixsup_lib.cohort import Cohort, Patient, Problem, Volume
 from mixsup_lib.datasets import UnknownLayoutError, find_cohort
@@ -346,7 +345,7 @@ def _personal(patient: Patient) -> Iterator[tuple[str, str, str]]:
 def _header_texts(path: Path) -> Iterator[tuple[str, str]]:
     """The texts of a NIfTI header that name no program, and the sizes of its extensions."""
     try:
-        with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as stream, LoggingOutputSuppressor():
+        with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as stream:
             header = nib.Nifti1Header.from_fileobj(stream)
     except Exception:  # no NIfTI file, or a damaged one, which is told elsewhere
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import math
 import zlib
 from dataclasses import dataclass
@@ -10,12 +11,13 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.imageglobals import LoggingOutputSuppressor
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
 from mixsup_lib.cohort import Patient, Report, Volume
 from mixsup_lib.datasets.labels import map_labels
 from mixsup_lib.datasets.reading import check_intensities
+
+nib.imageglobals.logger.setLevel(logging.CRITICAL)  # it prints which fields of a header it mends
 
 ENDINGS = (".nii.gz", ".nii")
 GZIP = b"\x1f\x8b"
@@ -115,8 +117,7 @@ def read_nifti(path: Path, file: str, report: Report, *, n_axes: int = 3) -> tup
         if content.startswith(GZIP):
             content = gzip.decompress(content)  # compares gzip's checksum, which nibabel does not
         if fault is None:
-            with LoggingOutputSuppressor():  # nibabel prints which header fields it mends
-                image = (nib.Nifti2Image if _is_nifti2(content) else nib.Nifti1Image).from_bytes(content)
+            image = (nib.Nifti2Image if _is_nifti2(content) else nib.Nifti1Image).from_bytes(content)
             shape = image.shape
             while len(shape) > n_axes and shape[-1] == 1:
                 shape = shape[:-1]
@@ -213,8 +214,7 @@ def read_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray] | None:
         with (gzip.open if packed else open)(path, "rb") as file:
             kind = nib.Nifti2Header if _is_nifti2(file.read(4)) else nib.Nifti1Header
             file.seek(0)
-            with LoggingOutputSuppressor():
-                header = kind.from_fileobj(file)
+            header = kind.from_fileobj(file)
         # No voxel is read: the array only has the right shape.
         array, affine = to_lps(np.broadcast_to(np.uint8(0), header.get_data_shape()[:3]), header.get_best_affine())
     except Exception:  # what makes it unreadable is told where its voxels are read
