@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 
 from mixsup_lib.config import run_config
-from mixsup_lib.experiments.runs import run
-from mixsup_lib.experiments.tables import region_name
+from mixsup_lib.experiments.runs import collect, read_recorded, run
+from mixsup_lib.experiments.tables import beside_paper, comparison_table, outcomes, region_name
 from mixsup_lib.paper import REGIONS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -114,6 +114,13 @@ def test_a_scenario_run_its_comparison_and_the_same_dice_when_trained_again(phan
     assert done.returncode == 0, done.stderr[-2000:]
     report = (tmp_path / "report.ipynb").read_text()
     assert "3 FA + 5 WA" in report and all(f"multiclass: {region_name(region)}" in report for region in REGIONS)
+    own = outcomes(beside_paper(comparison_table(collect(tmp_path / "runs"))))
+    assert own.splitlines()[0] in report
+    of_the_phantom = outcomes(
+        beside_paper(comparison_table(read_recorded(ROOT / "data/results/paper-phantom-seed1.csv")))
+    )
+    assert not [line for line in of_the_phantom.splitlines() if line.startswith("-") and line in report]
+    assert not re.search("ahead in every|catches up|does not rise|usually gets", report)
 
     book = nbformat.read(tmp_path / "run.ipynb", as_version=4)
     (cell,) = [cell for cell in code_cells(book) if cell.source.endswith("metrics.mean_dice")]

@@ -275,6 +275,26 @@ def test_the_conclusion_follows_from_the_interval(tmp_path):
         assert words in text and "40 patients, 5 folds" in text
 
 
+def test_the_outcomes_of_a_grid_follow_from_its_intervals(tmp_path):
+    gains = {(5, "whole_tumor"): 10, (5, "tumor_core"): -10, (5, "enhancing_core"): 0, (7, "whole_tumor"): 0}
+    for (n_fa, region), gain in gains.items():
+        for fold in range(1, 6):
+            standard = {f"{fold}-{i}": 50.0 + i for i in range(8)}
+            mixed = {patient: dice + gain + 3 * (-1) ** i for i, (patient, dice) in enumerate(standard.items())}
+            write_pair(tmp_path / "five", standard, mixed, fold=fold, region=region, n_fa=n_fa)
+    assert tables.outcomes(tables.beside_paper(compared(tmp_path / "five"))).splitlines() == [
+        "- **5 FA**: mixed supervision is ahead in whole tumour; mixed supervision is behind in tumour core; these "
+        "runs cannot tell for enhancing core (folds: 5; in the paper the mean of mixed is higher in 3 of 3).",
+        "- **7 FA**: these runs cannot tell for whole tumour (folds: 5; not in the paper).",
+    ]
+    write_pair(tmp_path / "one", {"a": 50.0}, {"a": 40.0}, n_fa=30)
+    text = tables.outcomes(tables.beside_paper(compared(tmp_path / "one")))
+    assert "(folds: 1; in the paper the mean of mixed is higher in 0 of 1)" in text and "ahead" not in text
+    write_run(tmp_path / "alone", {"a": 50.0}, supervision="mixed")
+    alone = tables.outcomes(tables.beside_paper(compared(tmp_path / "alone")))
+    assert alone == "No scenario has been run in both arms."
+
+
 def test_every_phantom_table_says_what_the_phantom_is():
     assert "phantom, calibrated to the paper's standard curve" in tables.caption("phantom-seed1")
     assert "phantom, for trying out, not calibrated" in tables.caption("phantom-tiny")

@@ -407,6 +407,32 @@ def conclusion(row: pd.Series) -> str:
     return f"{where}: {text} {row['note']}".strip()
 
 
+def outcomes(table: pd.DataFrame) -> str:
+    """What the rows of `beside_paper` show, as a Markdown list with an item for every number of annotated patients.
+
+    An item names the regions in which mixed supervision is ahead, behind, or cannot be told from standard, and counts
+    the rows in which the paper's mixed mean is the higher one.
+    """
+    compared = table[table["difference"].notna()]
+    lines = []
+    for n_fa, rows in compared.groupby("n_fa"):
+        ahead, behind = rows["low"] > 0, rows["high"] < 0
+        said = []
+        for words, side in (
+            ("mixed supervision is ahead in", ahead),
+            ("mixed supervision is behind in", behind),
+            ("these runs cannot tell for", ~(ahead | behind)),
+        ):
+            if side.any():
+                said.append(f"{words} {', '.join(map(_task_region, rows['task'][side], rows['region'][side]))}")
+        folds = ", ".join(map(str, sorted(set(rows["n_folds"]))))
+        higher, printed = (rows["paper_mixed"] > rows["paper_standard"]).sum(), rows["paper_mixed"].count()
+        paper = f"in the paper the mean of mixed is higher in {higher} of {printed}" if printed else "not in the paper"
+        lines.append(f"- **{n_fa} FA**: {'; '.join(said)} (folds: {folds}; {paper}).")
+    notes = dict.fromkeys(note for note in compared["note"] if note)
+    return "\n\n".join(["\n".join(lines) or "No scenario has been run in both arms.", *notes])
+
+
 def difference_in_words(dice: pd.DataFrame, variant: str, against: str) -> str:
     """The paired difference of two variants of `dice_by_variant`, one region, as "+9.7 [+1.2, +18.7]" Dice points."""
     row = variant_table(dice, {variant: against}).set_index("variant").loc[variant]
