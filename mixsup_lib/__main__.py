@@ -134,6 +134,8 @@ def _run(call: argparse.Namespace) -> int:
     _, metrics = load_run(folder)
     for region, value in metrics.mean_dice.items():
         print(f"{region}: mean Dice {'-' if value is None else f'{value:.2f}'} over {metrics.n_test[region]} patients")
+    if not metrics.n_test:
+        print("no test patients (test=none), so no Dice")
     print(folder)
     return 0
 

@@ -14,7 +14,7 @@ from mixsup_lib import paper
 from mixsup_lib.files import SettingError, nearest, read_yaml, shown
 
 Side = Annotated[int, Field(ge=1)]
-FOLDERS = ("cohort", "out", "stores", "split_lists")
+FOLDERS = ("cohort", "out", "stores", "split_lists", "initial_weights")
 """Settings that name a folder: their text is taken as it stands."""
 
 
@@ -48,6 +48,8 @@ class RunConfig(BaseModel):
     """How many patients are fully annotated."""
     n_wa: int | None = Field(None, ge=0)
     """How many patients are weakly annotated; None takes all that remain."""
+    test: Literal["none"] | None = None
+    """none tests nobody: all masks may annotate and the run has no Dice; None tests the patients of the fold."""
     fold: int = Field(1, ge=1)
     """The fold whose patients are tested, counted from 1."""
     n_folds: int = Field(paper.N_FOLDS, ge=2)
@@ -60,6 +62,10 @@ class RunConfig(BaseModel):
     """A folder with fully_annotated.txt, weak.txt and test.txt, one patient a line, which replace the folds."""
     seed: int = Field(0, ge=0)
     """The seed of the first weights and of the batches."""
+
+    initial_weights: Path | None = None
+    """The folder of a finished run whose weights the network starts from; None: random ones. Branches that it lacks
+    start as usual."""
 
     # Batches and loss
     k: int = Field(4, ge=1)
@@ -143,7 +149,7 @@ class RunConfig(BaseModel):
     def _fill_in(cls, values: dict[str, Any]) -> dict[str, Any]:
         """The given settings, then those of the preset, then those of the paper."""
         given = {name: value for name, value in values.items() if value is not None}
-        for name in ("cohort", "out", "stores", "split_lists"):
+        for name in FOLDERS:
             if given.get(name) == "":  # Path would take it for the working folder
                 raise ValueError(f"{name} is empty, expected a folder")
         texts = {name: value for name, value in given.items() if isinstance(value, str)}
@@ -163,6 +169,8 @@ class RunConfig(BaseModel):
             raise ValueError(f"target_weights needs {self.n_maps} values for task {self.task}")
         if self.supervision == "standard" and self.n:
             raise ValueError("standard supervision sees no weak images; set n to 0")
+        if self.test and self.split_lists:
+            raise ValueError("split_lists says who is tested; leave test out, or leave out split_lists")
         for name in ("negatives", "weak_labels", "weak_label_noise"):
             if self.supervision == "standard" and (found := getattr(self, name)) is not None:
                 raise ValueError(
@@ -209,7 +217,14 @@ class RunConfig(BaseModel):
         """
         left_out = NAMED_BY_FOLDER + WITHOUT_EFFECT
         rest = {k: v for k, v in self.settings().items() if k not in left_out and v is not None}
+        if self.initial_weights:
+            rest["initial_weights"] = run_name(self.initial_weights)
         return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def run_name(folder: str | Path) -> str:
+    """A run's folder from its cohort down, which names it wherever it lies."""
+    return "/".join(Path(folder).resolve().parts[-7:])
 
 
 # fmt: off

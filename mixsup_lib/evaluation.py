@@ -7,7 +7,7 @@ means "not defined for this patient", and such a patient is left out of the mean
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -321,7 +321,7 @@ def _surface(mask: np.ndarray) -> np.ndarray:
 def evaluate(
     network: MixedSupervisionUNet,
     store: SliceStore,
-    patients: Sequence[str],
+    patients: Iterable[str],
     task: str,
     *,
     device: str | torch.device = "cpu",
@@ -358,7 +358,7 @@ def evaluate(
         pictures[patient] = (z, np.asarray(slices[z, 0], np.float32), *on_store_grid)
     frame = pd.DataFrame(rows)
     first = frame[frame["region"] == task_regions(task)[0]].sort_values("dice")
-    first = first["patient"][first["dice"].notna()].tolist() or list(patients)
+    first = first["patient"][first["dice"].notna()].tolist() or list(pictures)
     chosen = dict.fromkeys([first[-1], first[len(first) // 2], first[0]])
     z, image, truth, prediction = zip(*[pictures[patient] for patient in chosen], strict=True)
     examples = {"patient": np.array(list(chosen)), "z": np.array(z), "image": np.stack(image)}

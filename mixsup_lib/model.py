@@ -157,7 +157,8 @@ class Entry(nn.Module):
         if min(rows, columns) < 1:
             raise SettingError(
                 f"The classification branch needs output maps of at least {2 * self.POOL + 1} pixels a side, "
-                f"found {map_shape[0]}x{map_shape[1]}: use a larger input, or n_branches=0."
+                f"found {map_shape[0]}x{map_shape[1]}: use a larger input (in a run a larger window), or no branch "
+                "(supervision=standard)."
             )
         if width < 2:
             raise SettingError(

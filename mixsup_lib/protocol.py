@@ -58,6 +58,7 @@ def make_split(
     scenario_seed: int = 0,
     permutation_of: int | None = None,
     with_mask: Collection[str] | None = None,
+    tested: bool = True,
 ) -> Split:
     """Fold `fold` (from 1) of the scenario with `n_fa` fully annotated patients.
 
@@ -69,25 +70,28 @@ def make_split(
     weak: they are passed over in the test block and among the fully annotated, so that the mask of a weak patient,
     present or not, never changes a split.
 
+    Without `tested` nobody is tested: the first `n_fa` patients with a mask are fully annotated, the next ones weak.
+
     Raises `SettingError` if the cohort is too small for the request.
     """
     if not 1 <= fold <= n_folds:
         raise SettingError(f"Setting 'fold': found {fold}, expected 1..{n_folds}.")
     order = permutation(patients, permutation_of or n_fa, scenario_seed)
     has_mask = set(order if with_mask is None else with_mask)
-    start, stop = fold_bounds(len(order), fold, n_folds)
+    start, stop = fold_bounds(len(order), fold, n_folds) if tested else (0, 0)
     block, others = order[start:stop], order[stop:] + order[:start]
     test = [patient for patient in block if patient in has_mask]
     candidates = [patient for patient in others if patient in has_mask]
-    if not test:
+    if tested and not test:
         raise SettingError(
             f"Fold {fold} of {n_folds} holds no patient with a mask to test on ({len(has_mask)} of {len(order)} "
-            "patients have one); choose another fold, fewer folds or annotate more patients."
+            "patients have one); choose another fold, fewer folds, or test nobody (test=none)."
         )
     if len(candidates) < n_fa:
+        outside = "outside the test fold " if tested else ""
         raise SettingError(
-            f"Setting 'n_fa': {n_fa} fully annotated patients asked for, but outside the test fold only "
-            f"{len(candidates)} of {len(others)} patients have a mask; lower n_fa."
+            f"Setting 'n_fa': {n_fa} fully annotated patients asked for, but {outside}only {len(candidates)} of "
+            f"{len(others)} patients have a mask; lower n_fa{', or test nobody (test=none)' if tested else ''}."
         )
     chosen = set(candidates[:n_fa])
     maskless = [patient for patient in block if patient not in has_mask]

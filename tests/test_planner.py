@@ -110,3 +110,14 @@ def test_slice_labels_that_would_cost_dice_are_left_out():
     assert table.loc[12, "n_wa"] == 65 and table.loc[30, "n_wa"] == 0 and table.loc[30, "hours"] == 22.5
     every = [surface.at(np.full(66, n), np.arange(66))[:, 0] for n in table.index]
     assert np.allclose(table["dice"], [dice.max() for dice in every])
+
+
+def test_masks_for_testing_cost_hours_and_train_nothing(surface):
+    """6 hours pay for 8 masks of 45 minutes: with 3 for testing 5 are left to train on."""
+    table = plans(surface, 6, n_test=3)
+    assert table["n_fa"].max() == 5 and table["hours"].max() <= 6
+    five = table.set_index("n_fa").loc[5]
+    assert (five["n_wa"], five["hours"]) == (0, 6)
+    assert plans(surface, 6, n_test=3, scans=9)["n_fa"].max() == 5
+    with pytest.raises(SettingError, match="3 hours are too little: 2 masks and 3 for testing"):
+        plans(surface, 3, n_test=3)

@@ -8,12 +8,31 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from mixsup_lib.__main__ import main
 from mixsup_lib.config import make_config, run_config
 from mixsup_lib.datasets import find_cohort
 from mixsup_lib.datasets.slice_labels import derive_rows, write_slice_labels
-from mixsup_lib.experiments.runs import collect, load_network, load_run, run
+from mixsup_lib.experiments import runs
+from mixsup_lib.experiments.runs import (
+    collect,
+    load_network,
+    load_run,
+    load_weights,
+    make_trainer,
+    open_store,
+    read_history,
+    read_per_patient,
+    read_provenance,
+    run,
+    run_folder,
+    split_of,
+    weights_digest,
+)
 from mixsup_lib.files import DataError, SettingError
+from mixsup_lib.phantom import make_phantom
+from mixsup_lib.slices import prepare
 
 
 def test_a_run_leaves_the_contracts_folder_and_its_metrics_echo_the_settings(finished):
@@ -119,3 +138,59 @@ def test_a_patient_called_nan_is_a_patient(copy):
     for name in ("metrics.json", "per_patient.csv"):
         (copy / name).write_text((copy / name).read_text().replace(patient, "nan"))
     assert "nan" in set(collect(copy)["patient"])
+
+
+def test_a_run_without_test_patients_trains_on_every_mask_and_segments(tmp_path, capsys):
+    """Five masks in all, as in the recipe of notebook 11: every one annotates."""
+    make_phantom(tmp_path / "cohort", patients=8, voxel_mm=5, seed=0, workers=1)
+    places = [f"cohort={tmp_path / 'cohort'}", f"out={tmp_path / 'runs'}", f"stores={tmp_path / 'stores'}"]
+    rest = ["n_fa=5", "iterations=6", "batch_norm_batches=2", "progress=false"]
+    prepare(tmp_path / "cohort", tmp_path / "labels", progress=False)
+    shutil.copy(tmp_path / "labels" / "slice_labels.csv", tmp_path / "cohort")
+    for patient in find_cohort(tmp_path / "cohort").patients[5:]:
+        patient.mask_files[0].unlink()
+    assert main(["run", "--set", *places, *rest]) == 2
+    assert "or test nobody (test=none)" in capsys.readouterr().err
+    assert main(["run", "--set", *places, *rest, "test=none"]) == 0
+    *_, words, folder = capsys.readouterr().out.splitlines()
+    assert words == "no test patients (test=none), so no Dice"
+    _, metrics = load_run(folder)
+    assert [len(metrics.split[name]) for name in ("fully_annotated", "weak", "test")] == [5, 3, 0]
+    assert read_per_patient(folder).empty and len(read_history(folder)) == 6 and metrics.mean_dice == {}
+    with pytest.raises(DataError, match="has no test patients .* no Dice to compare"):
+        collect(folder)
+    patient = find_cohort(tmp_path / "cohort").patients[7].image_files[0].parent
+    assert main(["segment", folder, str(patient), str(tmp_path / "mask.nii.gz")]) == 0
+
+
+def test_a_mixed_run_starts_from_the_weights_of_a_standard_one(run_settings):
+    first = run(make_config(**run_settings, supervision="standard"))
+    config = make_config(**run_settings, initial_weights=first)
+    assert config.settings_hash() != make_config(**run_settings).settings_hash()
+    cohort = find_cohort(config.cohort)
+    store, split = open_store(config, cohort), split_of(config, cohort)
+    started = make_trainer(config, store, split, "cpu", "float32").network.state_dict()
+    usual = make_trainer(make_config(**run_settings), store, split, "cpu", "float32").network.state_dict()
+    trained = load_weights(first)
+    for name, tensor in started.items():
+        expected = usual if name.startswith("branches.") else trained
+        assert torch.equal(tensor, expected[name]), name
+    second = run(config)
+    assert read_provenance(second)["initial_weights"] == weights_digest(first)
+    with pytest.raises(DataError, match=r"its network does not fit, as layer unet.* shows: width 4 \(here 6\)"):
+        run(make_config(**{**run_settings, "width": 6}, initial_weights=first))
+    with pytest.raises(SettingError, match="was trained on .* patients that this run tests"):
+        run(make_config(**{**run_settings, "fold": 2}, initial_weights=first))
+    with pytest.raises(DataError, match="not the record of a finished run"):
+        run(make_config(**run_settings, initial_weights=first.parent))
+
+
+def test_the_history_can_be_watched_while_a_run_trains(run_settings, monkeypatch):
+    clock, seen = iter(range(0, 10_000, 3)), []
+    monkeypatch.setattr(runs.time, "monotonic", lambda: next(clock))
+    config = make_config(**{**run_settings, "iterations": 4})
+    split = split_of(config, find_cohort(config.cohort))
+    partial = run_folder(config, split).with_name(f"{run_folder(config, split).name}.partial")
+    done = run(config, lambda *_: seen.append((partial / "history.csv").read_text()))
+    final = (done / "history.csv").read_text()
+    assert [text.count("\n") for text in seen] == [2, 3, 4, 5] and all(final.startswith(text) for text in seen)

@@ -133,7 +133,7 @@ def run_here(cells: list[Cell], cohort: Cohort, jobs: int | None) -> None:
     free = places(cells, jobs, cores)
     waiting, running, attempts = list(cells), {}, Counter()
     total, seconds = sum(cell.config.iterations for cell in cells), 0.5 if sys.stderr.isatty() else 30
-    bar = tqdm(total=total, unit="it", desc="training", miniters=1, mininterval=seconds)
+    bar = tqdm(total=total, unit="it", desc="starting", miniters=1, mininterval=seconds)
     try:
         while waiting or running:
             while waiting and free:
@@ -157,7 +157,11 @@ def run_here(cells: list[Cell], cohort: Cohort, jobs: int | None) -> None:
                     cell.log.unlink()
                 elif attempts[cell] < ATTEMPTS and any(words in cell.printed() for words in PASSING):
                     waiting.insert(0, cell)
-            bar.update(sum(map(_iterations, cells)) - bar.n)
+            done = {cell: _progress(cell) for cell in cells}
+            now = {done[cell][0] for cell in running}
+            doing = next((word for word in ("training", "evaluating") if word in now), "starting")
+            bar.set_description(doing, refresh=doing not in bar.desc)
+            bar.update(sum(iteration for _, iteration in done.values()) - bar.n)
     finally:
         bar.close()
         for _, program in running.values():
@@ -198,14 +202,15 @@ def papermill(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> 
     return [sys.executable, "-m", "papermill", *files, "-b", values, *options]
 
 
-def _iterations(cell: Cell) -> int:
-    """How many iterations a run has done."""
+def _progress(cell: Cell) -> tuple[str, int]:
+    """What a run is doing, and how many iterations it has done."""
     if cell.finished():
-        return cell.config.iterations
+        return "finished", cell.config.iterations
     try:
-        return read_json(cell.folder.with_name(f"{cell.folder.name}.partial") / "progress.json")["iteration"]
-    except (OSError, ValueError):
-        return 0
+        progress = read_json(cell.folder.with_name(f"{cell.folder.name}.partial") / "progress.json")
+        return progress["doing"], progress["iteration"]
+    except (OSError, ValueError, KeyError):
+        return "starting", 0
 
 
 def _reason(printed: str) -> str:

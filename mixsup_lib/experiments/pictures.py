@@ -329,7 +329,8 @@ def variant_ladder(dice: pd.DataFrame, table: pd.DataFrame, *, title: str = "") 
         note(right, f"{value:+.1f}", (value, place), (0, 6), ha="center")
     right.axvline(0, color="black", lw=0.8)
     compared = "the line above" if steps["against"].nunique() > 1 else steps["against"].iloc[0]
-    right.set_xlabel(f"difference to {compared} (Dice points, 95 %)")
+    folds = f", {len(by_fold)} fold{'s'[: len(by_fold) - 1]} only" if len(by_fold) < 3 else ""
+    right.set_xlabel(f"difference to {compared} (Dice points, 95 %{folds})")
     words = []
     for row in table.itertuples():
         found = f" ({row.difference:+.1f}, {row.low:+.1f} to {row.high:+.1f})" if row.against else ""

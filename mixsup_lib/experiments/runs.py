@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
@@ -23,7 +24,7 @@ from safetensors.torch import load_file, save as weights_as_bytes
 from tqdm.auto import tqdm
 
 from mixsup_lib.cohort import Cohort, LabelValue, Patient
-from mixsup_lib.config import RunConfig, make_config
+from mixsup_lib.config import RunConfig, make_config, run_name
 from mixsup_lib.datasets import find_cohort
 from mixsup_lib.datasets.nifti import ENDINGS as NIFTI_ENDINGS
 from mixsup_lib.evaluation import PER_PATIENT_COLUMNS, evaluate, label_volume, save_nifti, score_slices
@@ -112,6 +113,7 @@ def split_of(config: RunConfig, cohort: Cohort) -> Split:
         scenario_seed=config.scenario_seed,
         permutation_of=config.permutation_of,
         with_mask={patient.id for patient in cohort.patients if patient.mask_files},
+        tested=config.test is None,
     )
 
 
@@ -154,7 +156,8 @@ def _run_in(partial: Path, config: RunConfig, cohort: Cohort, split: Split, repo
     write_json(partial / "config.json", config.settings())
     trainer = make_trainer(config, store, split, device, precision)
     trainer.checkpoint = partial / "checkpoint.pt"
-    trainer.report = _progress(partial / "progress.json", config.iterations, report)
+    progress = Progress(partial, trainer, also=report)
+    trainer.report = progress
     resumed = trainer.checkpoint.exists()
     try:
         history = trainer.run()
@@ -165,36 +168,58 @@ def _run_in(partial: Path, config: RunConfig, cohort: Cohort, split: Split, repo
         if not at_fault:
             raise
         raise DataError(f"{error} The images of that step: {', '.join(at_fault[:10])}{more}.") from None
-    write_text(partial / "history.csv", pd.DataFrame(history, columns=HISTORY_COLUMNS).to_csv(index=False))
+    progress.write("evaluating")
+    write_text(partial / "history.csv", history_text(history))
     weights = {name: tensor.contiguous().cpu() for name, tensor in trainer.network.state_dict().items()}
     write_bytes(partial / "weights.safetensors", weights_as_bytes(weights))
-    per_patient, examples = evaluate(
-        trainer.network, store, split.test, config.task, device=device, precision=precision
-    )
+    per_patient = pd.DataFrame(columns=PER_PATIENT_COLUMNS)
+    if split.test:
+        tested = tqdm(split.test, desc="evaluating", unit="patient", disable=not config.progress)
+        per_patient, examples = evaluate(
+            trainer.network, store, tested, config.task, device=device, precision=precision
+        )
+        pictures = io.BytesIO()
+        np.savez_compressed(pictures, **examples)
+        write_bytes(partial / "examples.npz", pictures.getbuffer())
     write_text(partial / "per_patient.csv", per_patient.to_csv(index=False))
-    pictures = io.BytesIO()
-    np.savez_compressed(pictures, **examples)
-    write_bytes(partial / "examples.npz", pictures.getbuffer())
     origin = provenance(store, split, device, precision, started, resumed)
     computed = {"feed": trainer.sampler.feed, "compiled": trainer.forward is not trainer.network}
+    if config.initial_weights:
+        computed["initial_weights"] = weights_digest(config.initial_weights)
     write_json(partial / "provenance.json", origin | computed)
     write_json(partial / "metrics.json", summarise(config, split, per_patient).model_dump())
     (partial / "progress.json").unlink(missing_ok=True)
 
 
-def _progress(path: Path, iterations: int, also: Callable[[int, float], None] | None) -> Callable[[int, float], None]:
-    """Keeps progress.json (iteration, of how many, loss) up to date, once every two seconds; then calls `also`."""
-    written_at = 0.0
+class Progress:
+    """What can be watched while a run trains: progress.json and a history.csv that grows, every two seconds.
 
-    def report(iteration: int, loss: float) -> None:
-        nonlocal written_at
-        if time.monotonic() - written_at > 2:
-            write_json(path, {"iteration": iteration, "iterations": iterations, "loss": loss})
-            written_at = time.monotonic()
-        if also:
-            also(iteration, loss)
+    progress.json holds `doing` (training or evaluating), the iteration, of how many, and the loss.
+    """
 
-    return report
+    def __init__(self, folder: Path, trainer: Trainer, also: Callable[[int, float], None] | None = None) -> None:
+        self.folder, self.trainer, self.also = folder, trainer, also
+        self.written_at, self.rows = 0.0, 0
+
+    def __call__(self, iteration: int, loss: float) -> None:
+        if time.monotonic() - self.written_at > 2:
+            self.write("training")
+        if self.also:
+            self.also(iteration, loss)
+
+    def write(self, doing: str) -> None:
+        history, total = self.trainer.history, self.trainer.config.iterations
+        state = {"doing": doing, "iteration": len(history), "iterations": total, "loss": history[-1][1]}
+        write_json(self.folder / "progress.json", state)
+        text = history_text(history[self.rows :], header=not self.rows)
+        with open(self.folder / "history.csv", "a" if self.rows else "w", encoding="utf-8") as file:
+            file.write(text)
+        self.rows, self.written_at = len(history), time.monotonic()
+
+
+def history_text(rows: list[list[float]], header: bool = True) -> str:
+    """Rows of a training's history as the lines of history.csv."""
+    return pd.DataFrame(rows, columns=HISTORY_COLUMNS).to_csv(index=False, header=header)
 
 
 def make_trainer(config: RunConfig, store: SliceStore, split: Split, device: torch.device, precision: str) -> Trainer:
@@ -213,10 +238,48 @@ def make_trainer(config: RunConfig, store: SliceStore, split: Split, device: tor
     )
     slice_shape = store.shape[2:]
     network = build_network(config, store.shape[1], slice_shape)
+    identity = f"{store.fingerprint()}-{config.settings_hash()}-{config.seed}"
+    if config.initial_weights:
+        start_from(network, config, split)
+        identity += f"-{weights_digest(config.initial_weights)}"
     batches = feed_batches(sampler, torch.device(device), config.feed, n_classes=config.n_maps)
     _, frames = network_input(config, slice_shape)
-    identity = f"{store.fingerprint()}-{config.settings_hash()}-{config.seed}"
     return Trainer(network, batches, config, frames, device, precision, identity=identity)
+
+
+def start_from(network: MixedSupervisionUNet, config: RunConfig, split: Split) -> None:
+    """Copy the weights of the finished run `config.initial_weights` into a new network.
+
+    Every layer of the U-Net has to fit. The last layer and the branches are copied where the other run has the same.
+
+    Raises `DataError` where they do not fit, and SettingError where that run was trained on this run's test patients.
+    """
+    folder = config.initial_weights
+    other, metrics = load_run(folder)
+    seen = {*metrics.split["fully_annotated"], *metrics.split["weak"]}
+    if other.cohort_name == config.cohort_name and (shared := sorted(seen & {*split.test})):
+        raise SettingError(
+            f"Setting 'initial_weights': {folder} was trained on {len(shared)} patients that this run tests, such as "
+            f"{shared[0]}; take a run of the same fold and scenario, or test nobody (test=none)."
+        )
+    weights, own = load_weights(folder), network.state_dict()
+    fits = {name for name in own if name in weights and weights[name].shape == own[name].shape}
+    if misfits := [name for name in own if name.startswith("unet.") and name not in fits]:
+        differ = [
+            f"{name} {getattr(other, name)} (here {getattr(config, name)})"
+            for name in ("width", "depth", "padding")
+            if getattr(other, name) != getattr(config, name)
+        ]
+        why = ", ".join(differ) or "another number of sequences"
+        raise DataError(f"{folder}: its network does not fit, as layer {misfits[0]} shows: {why}; choose another run.")
+    heads = {head: {name for name in own if name.startswith(f"{head}.")} for head in ("segmentation_layer", "branches")}
+    left = set().union(*(names for names in heads.values() if not names <= fits))
+    network.load_state_dict(own | {name: weights[name] for name in fits - left})
+
+
+def weights_digest(folder: str | Path) -> str:
+    """Digest of a run's weights.safetensors."""
+    return hashlib.sha256((Path(folder) / "weights.safetensors").read_bytes()).hexdigest()[:16]
 
 
 def summarise(config: RunConfig, split: Split, per_patient: pd.DataFrame) -> RunMetrics:
@@ -273,6 +336,11 @@ def read_history(folder: str | Path) -> pd.DataFrame:
     return _read_table(Path(folder) / "history.csv", HISTORY_COLUMNS)
 
 
+def read_per_patient(folder: str | Path) -> pd.DataFrame:
+    """per_patient.csv of a run: a row per test patient and region, `PER_PATIENT_COLUMNS`."""
+    return _read_table(Path(folder) / "per_patient.csv", PER_PATIENT_COLUMNS)
+
+
 def read_provenance(folder: str | Path) -> dict[str, Any]:
     """provenance.json of a run; older records lack some entries. Raises `DataError` where it cannot be read."""
     return _read_record(Path(folder) / "provenance.json", RunOrigin).model_dump()
@@ -309,8 +377,8 @@ def collect(folders: str | Path | Iterable[str | Path]) -> pd.DataFrame:
     Where a run takes all remaining patients as weak, their number can differ by one between folds; n_wa is
     then the median over folds.
 
-    Runs in progress (`.partial`) are passed over. Raises DataError for an incomplete or inconsistent run
-    folder, naming the file, and where no run has finished.
+    Runs in progress (`.partial`) are passed over; a run without test patients has no row. Raises DataError for an
+    incomplete or inconsistent run folder, naming the file, and where no run with test patients has finished.
     """
     roots = [Path(folders)] if isinstance(folders, str | os.PathLike) else [Path(folder) for folder in folders]
     found = sorted({folder for root in roots for folder in _run_folders(root)})
@@ -318,6 +386,8 @@ def collect(folders: str | Path | Iterable[str | Path]) -> pd.DataFrame:
         where = ", ".join(str(root.resolve()) for root in roots) or "an empty list of folders"
         raise DataError(f"{where}: no finished run in it; do `make run` first, or name the folder that holds the runs.")
     frame = pd.concat([_read_run(folder) for folder in found], ignore_index=True)
+    if frame.empty:
+        raise DataError(f"{found[0]}: has no test patients (test=none), so there is no Dice to compare.")
     scenario = frame.groupby(["cohort", "preset", "task", "n_fa", "n_wa"], dropna=False)["n_weak"]
     frame["n_wa"] = frame["n_wa"].fillna(scenario.transform("median")).astype(int)
     return frame.drop(columns="n_weak")
@@ -345,7 +415,7 @@ def _read_run(folder: Path) -> pd.DataFrame:
             f"{folder}: holds the run of seed {config.seed}, and its folder is called seed{config.seed}-<hash of the "
             "settings>; give it its name back."
         )
-    table = _read_table(folder / "per_patient.csv", PER_PATIENT_COLUMNS)
+    table = read_per_patient(folder)
     expected = Counter((patient, region) for patient in metrics.split["test"] for region in config.regions)
     found = Counter(zip(table["patient"], table["region"], strict=True))
     if found != expected:
@@ -441,7 +511,7 @@ def segment_patient(
         if presence is not None:
             columns = pd.DataFrame(presence, columns=task_columns(config.task))
             write_text(table, columns.to_csv(index_label="z", float_format="%.4f"))
-    write_json(mask, {"labels": {label.value: label.name for label in legend}, "run": _run_name(run_folder)})
+    write_json(mask, {"labels": {label.value: label.name for label in legend}, "run": run_name(run_folder)})
     save_nifti(output, values[label_volume(scores, frame)], case)
     return legend
 
@@ -477,11 +547,6 @@ def _beside(output: str | Path, ending: str) -> Path:
     return path.with_name(path.name.removesuffix(suffix) + ending)
 
 
-def _run_name(run_folder: str | Path) -> str:
-    """A run's folder below its cohort's, which tells the runs of one network from another's."""
-    return "/".join(Path(run_folder).resolve().parts[-7:])
-
-
 def segment_cohort(
     run_folder: str | Path, cohort: Cohort, output: str | Path, *, probabilities: bool = False
 ) -> dict[str, str]:
@@ -513,6 +578,6 @@ def _is_segmented(target: Path, run_folder: str | Path, probabilities: bool) -> 
         run = read_json(_beside(target, ".json"))["run"]
     except (OSError, ValueError, KeyError, TypeError):
         run = "a run that is not known"
-    if run != _run_name(run_folder):
+    if run != run_name(run_folder):
         raise DataError(f"{target}: is a mask of {run}; give another folder for the masks of this run.")
     return not probabilities or _beside(target, "_probability.nii.gz").exists()

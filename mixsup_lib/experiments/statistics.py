@@ -16,6 +16,7 @@ SCENARIO = ("cohort", "preset", "task", "n_fa", "n_wa")
 """Columns that say which experiment a run belongs to; fold, seed and supervision tell its runs apart."""
 
 RESAMPLES = 10_000
+ONE_PATIENT = "One patient only: there is no interval."
 FEW_FOLDS = {
     1: "One fold only: the interval covers the choice of test patients, not how much a result depends on which "
     "patients were annotated.",
@@ -85,8 +86,8 @@ class PairedDifference(NamedTuple):
     """Mixed minus standard, in Dice points.
 
     `difference` is the mean over folds of the fold's mean over patients, as in the paper's tables; `low` and `high`
-    bound its 95 % interval; `p_wilcoxon` is two-sided (NaN where every difference is 0). `note` says where
-    folds are too few.
+    bound its 95 % interval; `p_wilcoxon` is two-sided (NaN where every difference is 0). One patient has neither.
+    `note` says where patients or folds are too few.
     """
 
     difference: float
@@ -113,17 +114,20 @@ def paired_difference(
     differences, folds = pairs["difference"].to_numpy(float), pairs["fold"].to_numpy()
     if not differences.size or not np.isfinite(differences).all():
         raise DataError("no patient was scored in both arms, so there is no difference; finish the runs of both arms.")
-    sample = bootstrap_over_folds(differences, folds, resamples=resamples, seed=seed)
-    low, high = np.quantile(sample, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high, p_value = float("nan"), float("nan"), float("nan")
     n_folds = len(np.unique(folds))
+    if differences.size > 1:
+        sample = bootstrap_over_folds(differences, folds, resamples=resamples, seed=seed)
+        low, high = np.quantile(sample, [(1 - confidence) / 2, (1 + confidence) / 2])
+        p_value = wilcoxon(differences).pvalue if differences.any() else p_value
     return PairedDifference(
         difference=mean_over_folds(differences, folds),
         low=float(low),
         high=float(high),
-        p_wilcoxon=float(wilcoxon(differences).pvalue) if differences.any() else float("nan"),
+        p_wilcoxon=float(p_value),
         n_patients=differences.size,
         n_folds=n_folds,
-        note=FEW_FOLDS.get(n_folds, ""),
+        note=ONE_PATIENT if differences.size == 1 else FEW_FOLDS.get(n_folds, ""),
     )
 
 

@@ -158,7 +158,8 @@ def variant_table(dice: pd.DataFrame, against: Mapping[str, str]) -> pd.DataFram
 
     Columns: region, variant, `mean` (over folds of the fold's mean), `lowest_fold`, `highest_fold`, `median`, the
     paired `difference` with its 95 % interval `low`, `high` (folds, then patients resampled), the variant it is
-    `against`, `failed` (patients below 20 Dice), `n_patients`, `n_folds`.
+    `against`, `note` (where patients or folds are too few for an interval), `failed` (patients below 20 Dice),
+    `n_patients`, `n_folds`.
     """
     rows = []
     for region, part in dice.groupby(level="region", sort=False):
@@ -168,11 +169,18 @@ def variant_table(dice: pd.DataFrame, against: Mapping[str, str]) -> pd.DataFram
             by_fold = part[variant].groupby(level="fold").mean()
             row = {"region": region, "variant": variant, "mean": mean_over_folds(values, folds)}
             row |= {"lowest_fold": by_fold.min(), "highest_fold": by_fold.max(), "median": np.median(values)}
-            row |= {"difference": np.nan, "low": np.nan, "high": np.nan, "against": against.get(variant, "")}
+            row |= {
+                "difference": np.nan,
+                "low": np.nan,
+                "high": np.nan,
+                "against": against.get(variant, ""),
+                "note": "",
+            }
             if variant in against:
                 change = values - part[against[variant]].to_numpy()
                 found = paired_difference(pd.DataFrame({"fold": folds, "difference": change}))
                 row |= {"difference": found.difference, "low": found.low, "high": found.high}
+                row["note"] = found.note
             row |= {"failed": int((values < FAILED_BELOW).sum())}
             rows.append(row | {"n_patients": len(values), "n_folds": len(by_fold)})
     return pd.DataFrame(rows)
@@ -276,8 +284,8 @@ def format_table(table: pd.DataFrame, form: Literal["terminal", "markdown", "lat
     cells = readable(table)
     if form == "latex":
         return tabulate(cells, list(cells), "latex_booktabs", showindex=False, disable_numparse=True)
-    notes: list[str] = []
-    if {"n_fa", "n_wa", "note"} <= {*table}:
+    notes = [note for note in table.get("note", []) if note]
+    if notes and {"n_fa", "n_wa"} <= {*table}:
         notes = [f"{row.n_fa} FA + {row.n_wa} WA: {row.note}" for row in table.itertuples() if row.note]
     if form == "terminal":
         return "\n".join([_fitted(cells), *(textwrap.fill(note, WIDTH) for note in dict.fromkeys(notes))])
@@ -339,7 +347,9 @@ def _cell(column: str, value: object) -> str:
 
 
 def _interval(difference: float, low: float, high: float) -> str:
-    return "" if math.isnan(difference) else f"{difference:+.1f} [{low:+.1f}, {high:+.1f}]"
+    if math.isnan(difference):
+        return ""
+    return f"{difference:+.1f}" + ("" if math.isnan(low) else f" [{low:+.1f}, {high:+.1f}]")
 
 
 def _both(form: str) -> Callable[[float, float], str]:
@@ -394,6 +404,8 @@ def conclusion(row: pd.Series) -> str:
     where = f"{_task_region(row['task'], row['region'])}, {row['n_fa']} FA + {row['n_wa']} WA"
     if math.isnan(row["difference"]):
         return f"{where}: {row['note']}"
+    if math.isnan(row["low"]):
+        return f"{where}: the difference is {row['difference']:+.1f} Dice points. {row['note']}"
     basis = f"95 % interval {row['low']:+.1f} to {row['high']:+.1f}, {row['n_patients']} patients, "
     basis += f"{row['n_folds']} fold" + ("s" if row["n_folds"] > 1 else "")
     if row["low"] > 0 or row["high"] < 0:
@@ -434,6 +446,10 @@ def outcomes(table: pd.DataFrame) -> str:
 
 
 def difference_in_words(dice: pd.DataFrame, variant: str, against: str) -> str:
-    """The paired difference of two variants of `dice_by_variant`, one region, as "+9.7 [+1.2, +18.7]" Dice points."""
+    """The paired difference of two variants of `dice_by_variant`, one region, as "+9.7 [+1.2, +18.7]" Dice points.
+
+    What the interval does not cover, where patients or folds are few, is said behind it in parentheses.
+    """
     row = variant_table(dice, {variant: against}).set_index("variant").loc[variant]
-    return _interval(row["difference"], row["low"], row["high"])
+    found = _interval(row["difference"], row["low"], row["high"])
+    return f"{found} ({row['note']})" if row["note"] else found

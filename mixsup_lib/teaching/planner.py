@@ -95,24 +95,28 @@ def plans(
     minutes_fa: float = MINUTES_FA,
     minutes_wa: float = sum(MINUTES_WA) / 2,
     scans: int | None = None,
+    n_test: int = 0,
 ) -> pd.DataFrame:
     """Ways to spend `hours` of annotation: each number of masks of the surface, with the best number of slice labels.
 
     With many masks slice labels can cost Dice, so a plan need not spend all it has. Columns: n_fa, n_wa, hours (spent),
     dice with its 95 % interval low, high, and `worse`: whether the plan is behind the one of highest Dice in 97.5 % of
-    resamples. `scans`: how many there are to annotate; None: enough.
+    resamples. `scans`: how many there are to annotate; None: enough. `n_test` masks more are for testing: they cost
+    hours like the others and train nothing.
 
     Raises SettingError where the hours or the scans do not suffice for the fewest masks that were measured.
     """
     fewest, most = int(surface.n_fa[0]), int(surface.n_fa[-1])
-    affordable = int(60 * hours / minutes_fa + 1e-9)
+    affordable = int(60 * hours / minutes_fa + 1e-9) - n_test
+    scans = None if scans is None else scans - n_test
     n_fa = np.arange(fewest, min(most, affordable, most if scans is None else scans) + 1)
     if not n_fa.size:
-        least = annotation_hours(fewest, minutes_fa=minutes_fa)
-        there = f"{hours:g} hours" + ("" if scans is None else f" and {scans} scans")
-        fault = f"{there} are too little: {fewest} masks ({least:.2g} hours) are the fewest that were measured."
+        least = annotation_hours(fewest + n_test, minutes_fa=minutes_fa)
+        there = f"{hours:g} hours" + ("" if scans is None else f" and {scans + n_test} scans")
+        tested = f" and {n_test} for testing" if n_test else ""
+        fault = f"{there} are too little: {fewest} masks{tested} ({least:.2g} hours) are the fewest that were measured."
         raise SettingError(fault)
-    n_wa = np.floor((60 * hours - n_fa * minutes_fa) / minutes_wa + 1e-9)
+    n_wa = np.floor((60 * hours - (n_fa + n_test) * minutes_fa) / minutes_wa + 1e-9)
     left = np.inf if scans is None else scans - n_fa
     most_wa = np.minimum(n_wa, np.minimum(surface.n_wa[-1], left)).astype(int)  # (P,)
     # between two measured numbers Dice is monotonous, so the best of all numbers is a measured one or the last
@@ -122,7 +126,7 @@ def plans(
     values = surface.at(n_fa, n_wa)  # (P, 1 + S)
     low, high = np.quantile(values[:, 1:], [0.025, 0.975], axis=1)
     behind = values[values[:, 0].argmax(), 1:] - values[:, 1:]
-    spent = annotation_hours(n_fa, n_wa, minutes_fa=minutes_fa, minutes_wa=minutes_wa)
+    spent = annotation_hours(n_fa + n_test, n_wa, minutes_fa=minutes_fa, minutes_wa=minutes_wa)
     table = {"n_fa": n_fa, "n_wa": n_wa, "hours": spent}
     table |= {"dice": values[:, 0], "low": low, "high": high, "worse": np.quantile(behind, 0.025, axis=1) > 0}
     return pd.DataFrame(table)
