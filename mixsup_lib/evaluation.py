@@ -22,7 +22,7 @@ from mixsup_lib.paper import CLASSES, REGIONS, TASKS
 from mixsup_lib.sampling import task_labels
 from mixsup_lib.slices import SliceFrame, SliceStore, patient_slices, resample_in_plane, scores_on_source_grid
 from mixsup_lib.training import autocast
-from mixsup_lib.unet import padded
+from mixsup_lib.unet import padded, without_batch_norms
 
 
 def segment(
@@ -73,6 +73,8 @@ def score_slices(
         Class probabilities (Z, K, H, W) float32, and the probability of tumour (Z, R) of each branch or None.
     """
     network.eval()
+    if precision == "float32":
+        network = without_batch_norms(network)
     empty = ~slices.any(axis=(1, 2, 3))  # (Z,)
     computed = ~empty | (empty.cumsum() == 1)  # of the empty slices the first alone
     place = computed.cumsum() - 1  # (Z,), of every slice among the computed ones

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mixsup_lib.files import SettingError
-from mixsup_lib.unet import Frame, Geometry, UNet, upsample_exact
+from mixsup_lib.unet import Frame, Geometry, UNet, upsample_exact, without_batch_norms
 
 PAPER = Geometry(depth=4, padding="valid")
 
@@ -138,6 +138,21 @@ def test_upsampling_is_exactly_the_authors():
         expected = torch.stack([expected, between], dim=axis + 1).flatten(axis, axis + 1)
     assert torch.allclose(upsample_exact(x), expected, atol=1e-14)
     assert upsample_exact(x[..., :1, :1]).shape == (2, 3, 2, 2)
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_a_network_without_batch_norms_gives_the_same_maps(padding):
+    torch.manual_seed(0)
+    unet = UNet(2, 4, Geometry(2, padding)).eval()
+    norms = [module for module in unet.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        for values in (norm.running_mean, norm.running_var, norm.weight.data, norm.bias.data):
+            values.uniform_(0.5, 2)
+    folded, images = without_batch_norms(unet), torch.rand(2, 2, 60, 60)
+    with torch.inference_mode():
+        maps = unet(images)
+        assert torch.allclose(folded(images), maps, rtol=1e-5, atol=1e-5) and maps.std() > 0.1
+    assert len(norms) == 12 and not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
 
 
 # Alignment
