@@ -10,62 +10,73 @@ from pathlib import Path
 
 from mixsup_lib.files import DataError, MixsupError, SettingError, disk_full, read_yaml
 
-SET = dict(dest="settings", nargs="+", default=[], metavar="NAME=VALUE", help="further settings")
+SET = dict(
+    dest="settings",
+    nargs="+",
+    default=[],
+    metavar="NAME=VALUE",
+    help="further settings; `run --settings` lists them (default: none)",
+)
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m mixsup_lib", description=__doc__.split(". ")[0])
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    commands.add_parser("doctor", help="check this installation and say what to do")
+    def command(name: str, text: str) -> Callable[..., argparse.Action]:
+        return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.").add_argument
 
-    phantom = commands.add_parser("phantom", help="write a phantom cohort in BraTS 2018 layout")
-    phantom.add_argument("folder", type=Path)
-    phantom.add_argument("--patients", type=int, default=120)
-    phantom.add_argument("--voxel-mm", type=float, default=2.5)
-    phantom.add_argument("--seed", type=int, default=0)
-    phantom.add_argument("--workers", type=int)
+    command("doctor", "check this installation and say what to do")
 
-    check = commands.add_parser("check-data", help="list every problem of a cohort")
-    check.add_argument("folder", type=Path)
+    add = command("phantom", "write a phantom cohort in BraTS 2018 layout")
+    add("folder", type=Path, help="receives the patients; those that are there already are kept")
+    add("--patients", type=int, default=120, help="how many patients (default: %(default)s)")
+    add("--voxel-mm", type=float, default=2.5, help="side of a voxel in mm (default: %(default)s)")
+    add("--seed", type=int, default=0, help="another seed gives other patients (default: %(default)s)")
+    add("--workers", type=int, help="processes that write patients (default: one a core)")
 
-    prepare = commands.add_parser("prepare", help="prepare a cohort's slices")
-    prepare.add_argument("folder", type=Path)
-    prepare.add_argument("store", type=Path)
-    prepare.add_argument("--pixel-mm", type=float)
-    prepare.add_argument("--window", type=int, nargs=2, metavar=("H", "W"))
-    prepare.add_argument("--workers", type=int, default=1)
+    add = command("check-data", "say what a cohort holds and list every problem; draft a cohort.yaml if need be")
+    add("folder", type=Path, help="folder of the cohort")
 
-    run = commands.add_parser("run", help="train and evaluate one run, without Jupyter")
-    run.add_argument("--config", type=Path, help="YAML file with settings")
-    run.add_argument("--set", **SET)
-    run.add_argument("--settings", dest="list_settings", action="store_true", help="list all settings")
+    add = command("prepare", "prepare a cohort's slices; run and compare do so by themselves")
+    add("folder", type=Path, help="folder of the cohort")
+    add("store", type=Path, help="folder that receives the slices")
+    add("--pixel-mm", type=float, help="pixel size to resample to, in mm (default: the scans' own)")
+    window = "rows and columns to cut out around the head (default: the whole slice)"
+    add("--window", type=int, nargs=2, metavar=("H", "W"), help=window)
+    add("--workers", type=int, default=1, help="processes that prepare patients (default: %(default)s)")
 
-    compare = commands.add_parser("compare", help="run an experiment, to a table and a report or pictures")
-    which = "YAML file, or the name of one in scenarios/; without it standard against mixed supervision"
-    compare.add_argument("file", nargs="?", metavar="EXPERIMENT", help=which)
-    compare.add_argument("--data", type=Path, help="cohort folder; without it a phantom is made")
-    compare.add_argument("--preset")
-    compare.add_argument("--n-fa", type=int)
-    compare.add_argument("--folds", type=int, nargs="+")
-    compare.add_argument("--seeds", type=int, nargs="+")
-    compare.add_argument("--out", type=Path, default=Path("runs"))
-    compare.add_argument("--jobs", type=int, help="runs at a time")
-    compare.add_argument("--dry-run", action="store_true", help="show what would run")
-    compare.add_argument("--set", **SET)
+    add = command("run", "train and evaluate one run, without Jupyter")
+    add("--config", type=Path, help="YAML file with settings (default: none)")
+    add("--set", **SET)
+    listed = "list all settings with their defaults and choices, and do nothing else"
+    add("--settings", dest="list_settings", action="store_true", help=listed)
 
-    segment = commands.add_parser("segment", help="segment a patient, or a whole cohort, with a finished run")
-    segment.add_argument("run", type=Path)
+    add = command("compare", "run an experiment, to a table and a report or pictures")
+    which = "YAML file, or the name of one in scenarios/ (default: standard against mixed supervision)"
+    add("file", nargs="?", metavar="EXPERIMENT", help=which)
+    add("--data", type=Path, help="cohort folder (default: a phantom, which is made)")
+    presets = "scale of the runs: tiny, workshop or paper (default: the experiment's; without one workshop)"
+    add("--preset", help=presets)
+    add("--n-fa", type=int, help="fully annotated patients (default: the experiment's; without one 5)")
+    add("--folds", type=int, nargs="+", help="folds to test, counted from 1 (default: the experiment's)")
+    add("--seeds", type=int, nargs="+", help="seeds of weights and batches (default: the experiment's)")
+    add("--out", type=Path, default=Path("runs"), help="folder that receives the runs (default: %(default)s)")
+    add("--jobs", type=int, help="runs at a time (default: one a GPU, or as many as there are cores for)")
+    add("--dry-run", action="store_true", help="show what would run, and do nothing else")
+    add("--set", **SET)
+
+    add = command("segment", "segment a patient, or a whole cohort, with a finished run")
+    add("run", type=Path, help="folder of the finished run")
     which = "folder of the patient or of the cohort; for a Decathlon or nnU-Net patient an image file"
-    segment.add_argument("case", type=Path, metavar="CASE", help=which)
-    segment.add_argument("output", type=Path, help="NIfTI file to write, or for a cohort the folder for its masks")
-    more = "write the probability of tumour and the slice scores too"
-    segment.add_argument("--probabilities", action="store_true", help=more)
+    add("case", type=Path, metavar="CASE", help=which)
+    add("output", type=Path, help="NIfTI file to write, or for a cohort the folder for its masks")
+    add("--probabilities", action="store_true", help="write the probability of tumour and the slice scores too")
 
-    rerun = commands.add_parser("rerun", help="repeat a finished run and compare")
-    rerun.add_argument("run", type=Path)
-    rerun.add_argument("--out", type=Path, help="folder that receives the repetition (default: OUT-rerun)")
-    rerun.add_argument("--cohort", type=Path, help="where the cohort lies now, if it was moved")
+    add = command("rerun", "repeat a finished run and compare")
+    add("run", type=Path, help="folder of the finished run")
+    add("--out", type=Path, help="folder that receives the repetition (default: that of the run, with -rerun)")
+    add("--cohort", type=Path, help="where the cohort lies now (default: where it lay)")
     return top
 
 
@@ -122,13 +133,13 @@ def _prepare(call: argparse.Namespace) -> int:
 
 
 def _run(call: argparse.Namespace) -> int:
-    from mixsup_lib.config import RunConfig, make_config
-    from mixsup_lib.experiments.runs import load_run, run
+    from mixsup_lib.config import make_config, setting_lines
 
     if call.list_settings:
-        for name, field in RunConfig.model_fields.items():
-            print(f"{name:22s}{field.description}")
+        print("\n".join(setting_lines()))
         return 0
+    from mixsup_lib.experiments.runs import load_run, run
+
     settings = read_settings(call.config) if call.config else {}
     folder = run(make_config(**{**settings, **parse_settings(call.settings)}))
     _, metrics = load_run(folder)

@@ -274,6 +274,24 @@ def from_text(name: str, text: str) -> Any:
         raise SettingError(f"Setting {name!r}: {text!r} is not a value; write a number, text or [list].") from None
 
 
+def setting_lines() -> list[str]:
+    """A line for every setting: its name, its meaning, its default, and its choices or limits."""
+    lines, schema = [], RunConfig.model_json_schema()["properties"]
+    for name, field in RunConfig.model_fields.items():
+        kinds = schema[name].get("anyOf", [schema[name]])
+        choices = [
+            str(value) for kind in kinds for value in kind.get("enum", [kind["const"]] if "const" in kind else [])
+        ]
+        signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+        limits = [f"{sign} {kind[key]:g}" for kind in kinds for key, sign in signs.items() if key in kind]
+        of_preset = [f"{preset} {values[name]}" for preset, values in PRESETS.items() if name in values]
+        default = ", ".join(of_preset) or ("must be given" if field.is_required() else str(field.default))
+        said = [f"default: {default}"]
+        said += [f"one of {', '.join(choices)}"] if choices else [" and ".join(limits)] if limits else []
+        lines.append(f"{name:22s}{' '.join(field.description.split())} ({'; '.join(said)})")
+    return lines
+
+
 def make_config(**settings: Any) -> RunConfig:
     """`RunConfig(**settings)`, its errors one sentence (`SettingError`) naming the setting and the nearest known."""
     for name in settings:

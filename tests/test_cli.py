@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from cohorts import change, write_cohort
 
-from mixsup_lib.__main__ import main
+from mixsup_lib.__main__ import main, parser
 from mixsup_lib.config import RunConfig
 from mixsup_lib.datasets import find_cohort
 from mixsup_lib.experiments.runs import load_run
@@ -202,3 +202,23 @@ def test_every_setting_is_listed_with_its_meaning(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(RunConfig.model_fields)
     assert any(line.startswith("a ") and "segmentation loss" in line for line in lines)
+    for name, said in (
+        ("cohort", "(default: must be given)"),
+        ("task", "(default: whole_tumor; one of whole_tumor, tumor_core, enhancing_core, multiclass)"),
+        ("width", "(default: tiny 4, workshop 16, paper 64; >= 1)"),
+        ("momentum", "(default: 0.9; >= 0 and < 1)"),
+        ("test", "(default: None; one of none)"),
+    ):
+        assert next(line for line in lines if line.startswith(f"{name} ")).endswith(said)
+
+
+def test_every_option_says_what_it_does_and_its_default():
+    (commands,) = (action for action in parser()._actions if action.dest == "command")
+    for name, command in commands.choices.items():
+        assert command.description
+        for action in command._actions[1:]:
+            assert action.help, (name, action.dest)
+            if action.option_strings and action.nargs != 0:
+                assert "(default: " in action.help, (name, action.dest)
+            if action.default not in (None, False, []):
+                assert "%(default)s" in action.help, (name, action.dest)

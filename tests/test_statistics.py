@@ -135,3 +135,9 @@ def test_the_whole_table_and_its_interval():
     assert row["low"] < row["masks"] < row["high"]
     with pytest.raises(DataError, match="measured with 1 number"):
         masks_worth(measured(), {"5 FA": STANDARD["5 FA"], **MIXED})
+
+
+def test_one_patient_has_a_difference_and_no_interval():
+    found = paired_difference(pd.DataFrame({"fold": [1], "difference": [-4.3]}))
+    assert (found.difference, found.n_patients, found.note) == (-4.3, 1, "One patient only: there is no interval.")
+    assert np.isnan([found.low, found.high, found.p_wilcoxon]).all()

@@ -137,9 +137,10 @@ def _dice_of(table: pd.DataFrame, patient: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("standard", type=Path)
-    parser.add_argument("mixed", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("data/lessons"))
+    parser.add_argument("standard", type=Path, help="folder of the standard run")
+    parser.add_argument("mixed", type=Path, help="folder of the mixed run")
+    out = "folder that receives the files (default: %(default)s)"
+    parser.add_argument("--out", type=Path, default=Path("data/lessons"), help=out)
     call = parser.parse_args()
     names = " ".join(os.path.relpath(run) for run in (call.standard, call.mixed))
     command = f"python workflow/lesson_files.py {names}"

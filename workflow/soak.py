@@ -135,9 +135,9 @@ def in_fork(job: Callable, cohort: Path, folder: Path, start: int, delay: float 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("jobs", nargs="*", metavar="JOB", help=", ".join(JOBS))
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("jobs", nargs="*", metavar="JOB", help=f"some of {', '.join(JOBS)} (default: all)")
+    parser.add_argument("--kills", type=int, default=20, help="how often each is killed (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
     call = parser.parse_args()
     if unknown := set(call.jobs) - set(JOBS):
         parser.error(f"unknown job {min(unknown)!r}; there are {', '.join(JOBS)}")
