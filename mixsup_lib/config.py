@@ -169,6 +169,8 @@ class RunConfig(BaseModel):
             raise ValueError(f"target_weights needs {self.n_maps} values for task {self.task}")
         if self.supervision == "standard" and self.n:
             raise ValueError("standard supervision sees no weak images; set n to 0")
+        if self.test and self.fold > 1:
+            raise ValueError("test=none has no folds; leave fold out")
         if self.test and self.split_lists:
             raise ValueError("split_lists says who is tested; leave test out, or leave out split_lists")
         for name in ("negatives", "weak_labels", "weak_label_noise"):

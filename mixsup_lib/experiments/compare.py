@@ -18,7 +18,7 @@ from mixsup_lib.datasets import find_cohort
 from mixsup_lib.experiments import tables
 from mixsup_lib.experiments.experiment import Cell, Experiment, cells_of, read_experiment
 from mixsup_lib.experiments.runs import collect, open_store, store_folder
-from mixsup_lib.files import DataError, atomic_path, locked, read_json, usable_cores, write_text
+from mixsup_lib.files import DataError, SettingError, atomic_path, locked, read_json, usable_cores, write_text
 from mixsup_lib.phantom import make_phantom
 
 MAIN = Experiment(
@@ -83,6 +83,8 @@ def compare(
     cohort = find_cohort(data)
     name = cohort.folder.resolve().name
     place = Path(out, name if file is None else f"{experiment.name}-{name}")
+    if any(config.test for config in experiment.configs().values()):
+        raise SettingError("Setting 'test': a comparison needs test patients; use `run` for a training without them.")
     cells, left_out = cells_of(experiment, cohort, out if file is None else place, stores)
     experiment = experiment.model_copy(
         update={"variants": {key: own for key, own in experiment.variants.items() if key not in left_out}}
