@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 
 from mixsup_lib.cohort import Cohort, Patient, Problem, Volume
-from mixsup_lib.datasets import UnknownLayoutError, find_cohort
+from mixsup_lib.datasets import find_cohort
 from mixsup_lib.datasets.own import DRAFT_NAME, FILE_NAME as COHORT_FILE, draft
+from mixsup_lib.datasets.reading import UnknownLayoutError
 from mixsup_lib.datasets.slice_labels import (
     FILE_NAME,
     NONE,
@@ -76,8 +77,7 @@ def _check(folder: str | Path, progress: bool) -> tuple[pd.DataFrame, list[str]]
     try:
         cohort = find_cohort(folder, strict=False)
     except UnknownLayoutError as error:
-        draft = _write_draft(Path(folder))
-        return _table([Problem("", str(folder), str(error).removeprefix(f"{folder}: "))]), draft
+        return _table([Problem("", str(error.folder), error.sentence)]), _write_draft(error.folder)
     except DataError as error:
         return _table([Problem("", str(folder), str(error).removeprefix(f"{folder}: "))]), []
     problems = list(cohort.problems)

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from cohorts import make_truth, save, write_cohort
@@ -12,6 +18,7 @@ from mixsup_lib.datasets.own import draft
 from mixsup_lib.files import DataError
 from mixsup_lib.slices import prepare
 
+ROOT = Path(__file__).parents[1]
 OWN = """
 sequences:
   T1 post: _gad
@@ -175,6 +182,23 @@ def tumor_slices(index):
     return np.flatnonzero(make_truth(index).labels.any((0, 1)))
 
 
+def test_files_named_as_in_brats_of_which_every_patient_lacks_one_are_drafted_too(tmp_path, capsys):
+    write_cohort(tmp_path, "brats2021", patients=2)
+    for patient in find_cohort(tmp_path).patients:
+        patient.image_files[1].unlink()
+    assert check(tmp_path) == 1
+    assert "named as in BraTS, but no patient has the sequence T1; " in capsys.readouterr().out
+    (tmp_path / "cohort.yaml").write_text(
+        (tmp_path / "cohort.draft.yaml")
+        .read_text()
+        .replace("1:\n", "1: non_enhancing\n")
+        .replace("2:\n", "2: oedema\n")
+        .replace("4:\n", "4: enhancing\n")
+    )
+    cohort = find_cohort(tmp_path)
+    assert cohort.sequences == ("FLAIR", "T1c", "T2") and len(cohort.tasks) == 4
+
+
 def test_a_draft_names_the_papers_sequences_and_never_replaces_another(tmp_path, capsys):
     for name in ("A", "B"):
         for ending in ("FLAIR", "T1_gd", "T2", "segmentation"):
@@ -183,3 +207,34 @@ def test_a_draft_names_the_papers_sequences_and_never_replaces_another(tmp_path,
     (tmp_path / "cohort.draft.yaml").write_text("mine")
     check(tmp_path)
     assert (tmp_path / "cohort.draft.yaml").read_text() == "mine" and "is there already" in capsys.readouterr().out
+
+
+def test_the_ten_commands_of_the_page_lead_from_scans_to_masks(tmp_path):
+    page = (ROOT / "docs/own-data.md").read_text(encoding="utf-8")
+    commands = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+    assert len(commands) == 10
+    for number in range(1, 11):
+        name, shape = f"P{number:02d}", (48, 48, 24)
+        images, labels = make_truth(number, shape)
+        labels = np.where(np.arange(24) // 8 == 1, labels, 0)  # tumour in slices 8 to 15
+        labels[20:28, 20:28, 8:16] = 2
+        for ending, image in zip(("_flair", "_gad"), images, strict=False):
+            save(tmp_path / "scans" / name / f"{name}{ending}.nii.gz", image.astype(np.int16))
+        if number <= 4:
+            mask = np.array([0, 6, 5, 6], np.uint8)[labels]
+            save(tmp_path / "scans" / name / f"{name}_roi.nii.gz", mask)
+    script = "set -e\n" + "".join(commands).replace("preset=workshop", "preset=tiny")
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    draft = (tmp_path / "scans" / "cohort.draft.yaml").read_text()
+    assert "FLAIR: _flair" in draft and "mask: _roi" in draft and "\n  5:\n  6:\n" in draft
+    assert "labels        5 oedema, 6 enhancing" in done.stdout and "No problem found." not in done.stdout
+    assert "0 errors, 0 warnings, 1 note." in done.stdout and "over 2 patients" in done.stdout
+    assert sorted(path.stem for path in (tmp_path / "masks").glob("*.json")) == [f"P{n:02d}" for n in range(1, 11)]
+    assert {path.name for path in tmp_path.glob("P09-*")} == {
+        "P09-mask.nii.gz",
+        "P09-mask.json",
+        "P09-mask_probability.nii.gz",
+        "P09-mask_slices.csv",
+    }

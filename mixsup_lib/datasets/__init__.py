@@ -20,6 +20,7 @@ from pathlib import Path
 
 from mixsup_lib.cohort import Cohort, Patient, Problem
 from mixsup_lib.datasets import brats, decathlon, lgg_kaggle, nifti, nnunet, own
+from mixsup_lib.datasets.reading import UnknownLayoutError
 from mixsup_lib.datasets.slice_labels import FILE_NAME
 from mixsup_lib.files import DataError, SettingError, composed
 
@@ -29,10 +30,6 @@ OTHER_FORMATS = (".mha", ".mhd", ".nrrd", ".dcm", ".mgz", ".hdr", ".npy")
 CONVERTER = "dcm2niix for DICOM, SimpleITK for others"
 MOST_FILES_OF_A_PATIENT = 9
 """The most sequences that a patient can have, and a mask."""
-
-
-class UnknownLayoutError(DataError):
-    """A folder holds no layout that is known, but maybe one that cohort.yaml can describe."""
 
 
 def find_cohort(folder: str | Path, *, strict: bool = True) -> Cohort:
@@ -125,7 +122,7 @@ def _recognise(folder: Path) -> Cohort:
         if cohorts:
             names = ", ".join(cohort.folder.relative_to(folder).as_posix() for cohort in cohorts)
             raise DataError(f"{folder}: holds {len(cohorts)} cohorts ({names}); name one of these folders.")
-    raise UnknownLayoutError(f"{folder}: {_unknown(folder)}")
+    raise UnknownLayoutError(folder, _unknown(folder))
 
 
 def _unknown(folder: Path) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from mixsup_lib import paper
 from mixsup_lib.cohort import Cohort, Labels, LabelValue, Problem
 from mixsup_lib.datasets import nifti
-from mixsup_lib.datasets.reading import no_patient, visible_folders
+from mixsup_lib.datasets.reading import UnknownLayoutError, no_patient, visible_folders
 from mixsup_lib.files import composed
 
 GRADES = ("HGG", "LGG")
@@ -67,6 +67,17 @@ def find(folder: Path, inside: Sequence[Path] | None = None, labels: Labels | No
     if not namings:
         return None
     naming = max((UNTIL_2021, SINCE_2023), key=namings.count)
+    absent = [
+        name
+        for name, spellings in zip(paper.SEQUENCES, naming.sequences, strict=True)
+        if not any(_ending_in(path, spellings) for path in candidates)
+    ]
+    if absent and len(candidates) > 1:
+        sentence = f"has files named as in BraTS, but no patient has the sequence {' or '.join(absent)}; "
+        sentence += (
+            "`python -m mixsup_lib check-data` drafts a cohort.yaml that describes what is there (data/README.md)."
+        )
+        raise UnknownLayoutError(folder, sentence)
     layout = "BraTS 2023+" if naming is SINCE_2023 else "BraTS 2017/2018" if grades else "BraTS 2019-2021"
     patients, problems = [], [] if labels else [*_other_task(candidates)]
     labels = labels or naming.labels

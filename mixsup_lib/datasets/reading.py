@@ -8,6 +8,16 @@ import numpy as np
 
 from mixsup_lib.cohort import Problem, Report
 from mixsup_lib.datasets.labels import plain
+from mixsup_lib.files import DataError
+
+
+class UnknownLayoutError(DataError):
+    """`folder` holds no layout that is known, but maybe one that a cohort.yaml can describe."""
+
+    def __init__(self, folder: Path, sentence: str) -> None:
+        super().__init__(f"{folder}: {sentence}")
+        self.folder, self.sentence = folder, sentence
+
 
 SEQUENCE_NAMES = {
     "FLAIR": ("flair", "t2f", "t2flair"),
