@@ -228,7 +228,7 @@ def test_a_run_does_not_train_on_slices_that_changed(run_settings):
 
 # Values made up at random: a refusal is one sentence, nothing else is raised
 
-quick = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+quick = settings(max_examples=40, deadline=5000, derandomize=True, database=None)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -276,6 +276,8 @@ KINDS = {
     "NIfTI": ("plain/*/*-seg.nii", lambda root: patients(root / "plain"), False),
     "TIFF": ("lgg/*/*_4.tif", lambda root: patients(root / "lgg"), False),
     "dataset.json": ("decathlon/dataset.json", lambda root: find_cohort(root / "decathlon"), False),
+    "dataset.json of nnU-Net": ("nnunet/dataset.json", lambda root: find_cohort(root / "nnunet"), False),
+    "cohort.yaml": ("own/cohort.yaml", lambda root: find_cohort(root / "own"), False),
     "slice labels": ("packed/slice_labels.csv", lambda root: read_slice_labels(root / "packed"), False),
     "patient list": ("lists/weak.txt", lambda root: read_split(root / "lists", "ABCD", n_fa=1), False),
     "settings": ("a.yaml", lambda root: make_config(**read_settings(root / "a.yaml")), False),
@@ -297,8 +299,10 @@ def sound(finished, tmp_path_factory):
     root = tmp_path_factory.mktemp("sound")
     for name, layout, suffix in (("packed", "brats2021", ".nii.gz"), ("plain", "brats2023", ".nii")):
         write_cohort(root / name, layout, patients=1, suffix=suffix)
-    for layout in ("decathlon", "lgg"):
-        write_cohort(root / layout, layout, patients=1)
+    for name, layout in (("decathlon", "decathlon"), ("lgg", "lgg"), ("nnunet", "nnunet_v2"), ("own", "brats2021")):
+        write_cohort(root / name, layout, patients=1)
+    text = "sequences: {T1: _t1, X: _t1ce}\nmask: _seg\nlabels: {1: a, 2: b, 4: c}\nregions: {whole_tumor: [1, 2, 4]}\n"
+    (root / "own" / "cohort.yaml").write_text(f"{text}intensities: as is\nrange: [0, 200]\n")
     (patient,) = find_cohort(root / "packed").patients
     rows = derive_rows(patient.id, patient.read_labels(), ("multiclass",))
     write_slice_labels(root / "packed", rows)
