@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from isal import isal_zlib
 from torch.nn.functional import interpolate
 from tqdm.auto import tqdm
 
@@ -35,6 +36,9 @@ from mixsup_lib.files import DataError, atomic_path, locked, read_json, remove_l
 
 FIELD_OF_VIEW_MM = 240.0
 """Taken for scans without spacing: that of BraTS (240 pixels of 1 mm)."""
+
+SLICES_AT_A_TIME = 8
+"""So many slices stay in a CPU's cache from one step of preparing them to the next."""
 
 OPEN_FILES = 64
 """A store keeps the files of so many patients open. macOS allows a process 256 files."""
@@ -214,11 +218,15 @@ def patient_slices(case: Case, pixel_mm: float | None, window: tuple[int, int] |
     slices = torch.empty((masks[0].shape[2], len(masks), *frame.window), dtype=torch.float16)  # (Z, C, H, W)
     limit = torch.finfo(torch.float16).max
     for channel, (volume, mask) in enumerate(zip(case.images, masks, strict=True)):
-        limits = case.intensity_range
-        scaled = normalise(volume, mask) if limits is None else within_range(volume, mask, limits)
-        planes = np.ascontiguousarray(scaled.transpose(2, 1, 0))[:, None]  # (Z, 1, Y, X)
-        planes = torch.from_numpy(resample_in_plane(planes, frame)).clamp_(-limit, limit)  # (Z, 1, H, W)
-        slices[:, channel] = planes[:, 0]  # torch rounds as NumPy does, ten times faster
+        if case.intensity_range is None:
+            factor = paper.INTENSITY_CONSTANT / _median(volume, mask)  # as `normalise`, a few slices at a time
+        else:
+            volume, factor = within_range(volume, mask, case.intensity_range), np.float32(1)
+        for first in range(0, len(slices), SLICES_AT_A_TIME):
+            part = slice(first, first + SLICES_AT_A_TIME)
+            planes = np.multiply(volume.T[part], factor, order="C", dtype=np.float32)[:, None]  # (z, 1, Y, X)
+            planes = torch.from_numpy(resample_in_plane(planes, frame)).clamp_(-limit, limit)  # (z, 1, H, W)
+            slices[part, channel] = planes[:, 0]  # torch rounds as NumPy does, ten times faster
     return slices.numpy(), frame
 
 
@@ -264,7 +272,7 @@ def prepare(
     """
     cohort = cohort if isinstance(cohort, Cohort) else find_cohort(cohort)
     folder, labels_folder = Path(folder), Path(labels_folder or folder)
-    settings = {"format": 1, "pixel_mm": pixel_mm, "window": list(window) if window else None}
+    settings = {"format": 2, "pixel_mm": pixel_mm, "window": list(window) if window else None}
     if limits := cohort.patients[0].intensity_range:
         settings["range"] = list(limits)
     for place in (folder, labels_folder):
@@ -373,7 +381,8 @@ def _open_slices(folder: Path, records: dict[str, dict], patient: str) -> np.nda
 
 
 def _digest(slices: np.ndarray) -> str:
-    return hashlib.blake2b(np.ascontiguousarray(slices).data, digest_size=16).hexdigest()
+    """CRC-32 of stored slices: it tells an accident, and takes a hundredth of the time of preparing them."""
+    return f"{isal_zlib.crc32(np.ascontiguousarray(slices).data):08x}"
 
 
 def checksum(content: object) -> str:

@@ -204,9 +204,9 @@ def test_an_interrupted_prepare_goes_on_at_the_next_patient(phantom, store, tmp_
     assert same(prepare(phantom, tmp_path / "store", **GRID), store) and len(calls) == 6 + 5
 
 
-def test_the_fingerprint_is_that_of_the_runs_recorded_so_far(store):
+def test_the_fingerprint_is_of_the_slices_and_of_the_grid_alone(store):
     digests = {patient.id: module._digest(store.slices(patient.id)) for patient in store.cohort.patients}
-    content = json.dumps([digests, {"format": 1, "pixel_mm": 5.0, "window": [48, 48]}], sort_keys=True)
+    content = json.dumps([digests, {"format": 2, "pixel_mm": 5.0, "window": [48, 48]}], sort_keys=True)
     assert store.fingerprint() == module.hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

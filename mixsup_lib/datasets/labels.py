@@ -97,18 +97,22 @@ def map_labels(values: np.ndarray, labels: Labels, file: str, report: Report) ->
     The value 0 is always background. A value within 0.01 of a whole number is that number: a scale factor in the
     header makes 1.00002 of 1.
     """
-    if values.dtype.kind == "f":
-        whole = np.rint(values)
-        values = np.where(np.abs(values - whole) <= 0.01, whole, values)
-    classes = np.zeros_like(values, np.uint8)
-    known = values == 0
+    planes = values.T  # (Z, Y, X), the order in memory
+    labelled = planes != 0
+    found = planes[labelled]  # (N,), few beside all
+    if found.dtype.kind == "f":
+        whole = np.rint(found)
+        found = np.where(np.abs(found - whole) <= 0.01, whole, found)
+    meanings, known = np.zeros(len(found), np.uint8), found == 0
     for value, meaning, _ in labels.values:
-        hit = values == value
-        classes |= hit * np.uint8(meaning)
+        hit = found == value
+        meanings[hit] = meaning
         known |= hit
     if known.all():
-        return classes
-    odd = np.unique(values[~known])
+        classes = np.zeros(planes.shape, np.uint8)
+        classes[labelled] = meanings
+        return classes.T
+    odd = np.unique(found[~known])
     expected = ", ".join(str(value) for value in sorted({0, *(label.value for label in labels.values)}))
     hint = next((f" {text}" for value, text in labels.hints if value in odd), "")
     report(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import gzip
 import logging
 import math
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from isal import igzip, igzip_lib
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
 from mixsup_lib.cohort import Patient, Report, Volume
@@ -115,7 +115,7 @@ def read_nifti(path: Path, file: str, report: Report, *, n_axes: int = 3) -> tup
         content = path.read_bytes()
         fault = _no_scan(content)
         if content.startswith(GZIP):
-            content = gzip.decompress(content)  # compares gzip's checksum, which nibabel does not
+            content = igzip.decompress(content)  # compares gzip's checksum, which nibabel does not
         if fault is None:
             image = (nib.Nifti2Image if _is_nifti2(content) else nib.Nifti1Image).from_bytes(content)
             shape = image.shape
@@ -183,7 +183,7 @@ def _unreadable(error: Exception) -> str:
         return "cannot be opened (no permission); change its permissions."
     if isinstance(error, EOFError):
         return "is cut off before its end; copy or download it again."
-    kind = "an intact gzip" if isinstance(error, gzip.BadGzipFile | zlib.error) else "a readable NIfTI"
+    kind = "an intact gzip" if isinstance(error, gzip.BadGzipFile | igzip_lib.IsalError) else "a readable NIfTI"
     text = (str(error).splitlines() or [""])[0]
     return f"is not {kind} file ({text}); copy or download it again."
 
