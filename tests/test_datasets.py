@@ -316,6 +316,24 @@ def test_other_spellings_of_the_files_are_read(tmp_path, spelling):
     np.testing.assert_array_equal(case.labels, truths[case.patient].labels)
 
 
+def test_folders_with_a_files_name_broken_links_and_what_macos_packs_are_told_for_what_they_are(brats):
+    (brats / "HGG" / "__MACOSX").mkdir()
+    path = brats_file(brats, "t1")
+    moved = path.rename(path.with_name("moved"))
+    path.mkdir()
+    moved.rename(path / "inside.nii.gz")
+    mask = brats_file(brats, "seg")
+    mask.unlink()
+    mask.symlink_to("nowhere")
+    found = {problem.file: problem.problem for problem in find_cohort(brats, strict=False).problems}
+    assert found == {
+        path.relative_to(
+            brats
+        ).as_posix(): "is a folder, expected the file of sequence T1; move the file out of the folder.",
+        mask.relative_to(brats).as_posix(): "is a broken link; get the file it points to, or delete the link.",
+    }
+
+
 def test_a_copy_of_a_file_and_two_spellings_of_it_are_named_once(brats):
     path = brats_file(brats, "t1ce")
     copy = path.rename(path.with_name(f"{FIRST}_t1ce (1).nii.gz"))
@@ -431,7 +449,16 @@ def test_rounding_of_an_affine_is_no_mismatch_and_the_other_name_of_a_mask_of_20
     np.testing.assert_array_equal(find_cohort(tmp_path).patients[0].read_labels(), labels)
 
 
-@pytest.mark.parametrize("place", ["Slice_Labels.csv", "slice_labels.csv.txt", "HGG/slice_labels.csv"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "Slice_Labels.csv",
+        "slice_labels.csv.txt",
+        "slice labels.xlsx",
+        "HGG/slice_labels.csv",
+        f"HGG/{FIRST}/slice_labels.csv",
+    ],
+)
 def test_slice_labels_of_another_name_or_place_are_mentioned(brats, place):
     (brats / "slice_labels.csv").write_text("patient,class,first_z,last_z\n")
     assert find_cohort(brats).problems == ()

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from mixsup_lib.cohort import Cohort, Patient, Problem
 from mixsup_lib.datasets import brats, decathlon, lgg_kaggle, nifti, nnunet, own
+from mixsup_lib.datasets.labels import plain
 from mixsup_lib.datasets.reading import UnknownLayoutError
 from mixsup_lib.datasets.slice_labels import FILE_NAME
 from mixsup_lib.files import DataError, SettingError, composed
@@ -52,8 +53,8 @@ def find_cohort(folder: str | Path, *, strict: bool = True) -> Cohort:
             sentence = f"the patient ID {name} occurs {count} times (also {first}); keep one."
             problems.append(Problem(name, second, sentence))
     labels = cohort.folder / FILE_NAME
-    for path in (*cohort.folder.glob("*"), *cohort.folder.glob("*/*")):
-        similar = path.name.lower().startswith(labels.stem) and path.is_file()
+    for path in cohort.folder.rglob("*[sS]*[lL]*.*"):
+        similar = plain(path.name).startswith(plain(labels.stem)) and path.is_file()
         if similar and not (labels.exists() and path.samefile(labels)):
             sentence = f"is not read; if it holds the slice labels, it has to be {labels}."
             problems.append(Problem("", path.relative_to(cohort.folder).as_posix(), sentence, "warning"))

@@ -128,7 +128,8 @@ def _files(folder: Path, spellings: Sequence[str]) -> list[Path]:
     """A patient's files for one sequence, or for the mask: the name that BraTS gives, or else one of its spellings."""
     usual = nifti.existing(folder / f"{folder.name}{spellings[0]}")
     names = {composed(folder.name).lower() + spelling for spelling in spellings}
-    return usual or [file for file in _ending_in(folder, spellings) if _stem(file) in names]
+    others = [file for file in _ending_in(folder, spellings) if _stem(file) in names]
+    return usual or [file for file in others if not nifti.is_broken_link(file)]
 
 
 def _patient(path: Path, folder: Path, naming: Naming, labels: Labels) -> nifti.NiftiPatient:
@@ -148,7 +149,11 @@ def _naming_faults(path: Path, name: str, naming: Naming) -> Iterator[tuple[str,
         found = _files(path, spellings)
         if len(found) > 1:
             yield name, f"holds both {found[0].name} and {found[1].name}; keep one of them."
-        others = [] if found else [file for file in _ending_in(path, spellings) if not nifti.is_broken_link(file)]
+        there = [] if found else _ending_in(path, spellings)
+        others = [file for file in there if not nifti.is_broken_link(file)]
+        if spellings is naming.mask:  # that of a sequence is told where it is looked for
+            for file in set(there) - set(others):
+                yield f"{name}/{file.name}", "is a broken link; get the file it points to, or delete the link."
         if spellings is naming.mask and naming is UNTIL_2021:
             others = [file for file in others if not file.match("*_Segm.nii*")]
         if others:

@@ -45,6 +45,9 @@ class NiftiPatient(Patient):
         for name, path in zip(self.sequences, self.image_files, strict=True):
             if is_broken_link(path):
                 faults.append((self.relative(path), "is a broken link; get the file it points to, or correct it."))
+            elif path.is_dir():
+                sentence = f"is a folder, expected the file of sequence {name}; move the file out of the folder."
+                faults.append((self.relative(path), sentence))
             elif not path.is_file():
                 sentence = f"sequence {name} is missing; add this file (or the same as .nii)."
                 faults.append((self.relative(path), sentence))

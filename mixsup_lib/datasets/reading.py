@@ -34,8 +34,9 @@ def sequence_named(name: str) -> str | None:
 
 
 def visible_folders(folder: Path) -> list[Path]:
-    """Subfolders by name, without hidden ones."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    """Subfolders by name, without hidden ones and those that macOS packs into archives."""
+    inside = (path for path in folder.iterdir() if path.is_dir())
+    return sorted(path for path in inside if not path.name.startswith((".", "__MACOSX")))
 
 
 def no_patient(path: Path, name: str, endings: tuple[str, ...], *, deep: bool = False) -> Problem | None:
