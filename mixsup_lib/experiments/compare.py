@@ -160,9 +160,9 @@ def run_here(cells: list[Cell], cohort: Cohort, jobs: int | None) -> None:
                 elif attempts[cell] < ATTEMPTS and any(words in cell.printed() for words in PASSING):
                     waiting.insert(0, cell)
             done = {cell: _progress(cell) for cell in cells}
-            now = {done[cell][0] for cell in running}
-            doing = next((word for word in ("training", "evaluating") if word in now), "starting")
-            bar.set_description(doing, refresh=doing not in bar.desc)
+            if now := {done[cell][0] for cell in running}:
+                doing = next((word for word in ("training", "evaluating") if word in now), "starting")
+                bar.set_description(doing, refresh=doing not in bar.desc)
             bar.update(sum(iteration for _, iteration in done.values()) - bar.n)
     finally:
         bar.close()
@@ -206,10 +206,11 @@ def papermill(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> 
 
 def _progress(cell: Cell) -> tuple[str, int]:
     """What a run is doing, and how many iterations it has done."""
-    if cell.finished():
-        return "finished", cell.config.iterations
+    partial = cell.folder.with_name(f"{cell.folder.name}.partial")
+    if cell.finished() or (partial / "metrics.json").exists():
+        return "evaluating", cell.config.iterations
     try:
-        progress = read_json(cell.folder.with_name(f"{cell.folder.name}.partial") / "progress.json")
+        progress = read_json(partial / "progress.json")
         return progress["doing"], progress["iteration"]
     except (OSError, ValueError, KeyError):
         return "starting", 0
