@@ -41,6 +41,8 @@ PASSING = ("Kernel died before replying", "Address already in use", "another pro
 """What papermill prints where kernels race for ports, or where a killed run is not quite gone: worth another try."""
 
 ATTEMPTS = 3
+KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**30)}
+"""glibc keeps freed memory instead of asking the system for it again, as in the Makefile: a step takes a tenth less."""
 
 
 def compare(
@@ -142,7 +144,9 @@ def run_here(cells: list[Cell], cohort: Cohort, jobs: int | None) -> None:
                 cell, place = waiting.pop(0), free.pop(0)
                 attempts[cell] += 1
                 cell.log.parent.mkdir(parents=True, exist_ok=True)
-                environment = os.environ | ({} if place is None else {"CUDA_VISIBLE_DEVICES": place})
+                environment = (
+                    KEEP_FREED_MEMORY | os.environ | ({} if place is None else {"CUDA_VISIBLE_DEVICES": place})
+                )
                 with open(cell.log, "w") as log:
                     program = subprocess.Popen(
                         run_command(cell), env=environment, stdout=log, stderr=log, stdin=DEVNULL
