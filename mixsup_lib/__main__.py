@@ -181,7 +181,7 @@ def _segment(call: argparse.Namespace) -> int:
     except DataError as no_patient:
         try:
             cohort = find_cohort(call.case, strict=False)  # who is incomplete is named beside the others
-        except DataError:
+        except MixsupError:
             raise no_patient from None
         failed = segment_cohort(call.run, cohort, call.output, probabilities=call.probabilities)
         for name, fault in failed.items():

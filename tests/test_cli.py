@@ -95,6 +95,13 @@ def test_a_mask_has_the_label_values_of_the_patients_cohort(tmp_path, layout, ca
     for name in truths:
         values = np.unique(nib.load(tmp_path / "masks" / f"{name}.nii.gz").get_fdata())
         assert set(values) <= {0, *(int(part.split()[0]) for part in LEGENDS[layout].split(", "))}
+    if layout == "decathlon":
+        image, mask = tmp_path / "cohort" / "imagesTr" / f"{name}.nii.gz", tmp_path / "one.nii.gz"
+        assert main(["segment", run, str(image), str(mask)]) == 0
+        assert mask.read_bytes() == (tmp_path / "masks" / f"{name}.nii.gz").read_bytes()
+        shutil.copy(image, tmp_path / "lost.nii.gz")
+        assert main(["segment", run, str(tmp_path / "lost.nii.gz"), str(mask)]) == 1
+        assert "lost.nii.gz: holds no patient's files; expected" in capsys.readouterr().err
     legend = json.loads((tmp_path / "masks" / f"{name}.json").read_text())
     assert ", ".join(f"{value} {meaning}" for value, meaning in legend["labels"].items()) == LEGENDS[layout]
     assert legend["run"].endswith(run.split("/")[-1])
