@@ -182,15 +182,26 @@ def test_a_patient_without_a_folder_is_opened_by_an_image_file_also_of_the_test_
     assert patient.id == name and [label[:2] for label in patient.labels.values] == [(1, 2), (2, 1), (3, 3)]
 
 
-@pytest.mark.parametrize("depth", ["a", "a/b"])
-def test_a_cohort_is_found_up_to_two_levels_down(tmp_path, depth):
+@pytest.mark.parametrize("depth", ["a", "a/b", "a/b/c"])
+def test_a_cohort_is_found_up_to_three_levels_down(tmp_path, depth):
     write_cohort(tmp_path / depth, "brats2021", patients=1)
     assert find_cohort(tmp_path).folder == tmp_path / depth
 
 
 def bids(folder):
     for name in ("sub-01", "sub-02"):
-        save(folder / name / "anat" / f"{name}_T1w.nii.gz", np.ones((4, 4, 4), np.int16))
+        for ending in ("T1w", "FLAIR"):
+            save(folder / name / "ses-1/anat" / f"{name}_ses-1_{ending}.nii.gz", np.ones((4, 4, 4), np.int16))
+
+
+def images_without_json(folder):
+    write_cohort(folder, "nnunet_v2", patients=1)
+    (folder / "dataset.json").unlink()
+
+
+def nnunet_in_mha(folder):
+    for path in [*write_cohort(folder, "nnunet_v2", patients=1), *(folder / "imagesTr").iterdir()][1:]:
+        path.rename(path.with_name(path.name.replace(".nii.gz", ".mha")))
 
 
 def flat(folder):
@@ -210,6 +221,8 @@ def written(name):
     ("write", "sentence"),
     [
         (bids, "is a BIDS tree, which is read with a cohort.yaml"),
+        (images_without_json, "has imagesTr but no dataset.json"),
+        (nnunet_in_mha, "imagesTr: holds .mha files, but only NIfTI is read"),
         (flat, "holds 10 scans side by side; put the files of each patient into a folder of its own"),
         (written("P1/P1_t1.mha"), r"holds \.mha files, but scans are read as NIfTI .* convert them"),
         (written("P1/1.dcm"), r"holds \.dcm files.*dcm2niix"),
@@ -332,6 +345,16 @@ def test_folders_with_a_files_name_broken_links_and_what_macos_packs_are_told_fo
         ).as_posix(): "is a folder, expected the file of sequence T1; move the file out of the folder.",
         mask.relative_to(brats).as_posix(): "is a broken link; get the file it points to, or delete the link.",
     }
+
+
+def test_grade_folders_in_small_letters_and_a_description_of_another_name_are_seen(brats):
+    (brats / "HGG").rename(brats / "hgg")
+    (brats / "cohort.yml").write_text("labels: {1: lesion}")
+    cohort = find_cohort(brats)
+    assert [patient.id for patient in cohort.patients] == [FIRST, SECOND]
+    assert [str(problem) for problem in cohort.problems] == [
+        "cohort.yml: is not read; if it describes the cohort, rename it to cohort.yaml."
+    ]
 
 
 def test_a_copy_of_a_file_and_two_spellings_of_it_are_named_once(brats):

@@ -58,6 +58,10 @@ def find_cohort(folder: str | Path, *, strict: bool = True) -> Cohort:
         if similar and not (labels.exists() and path.samefile(labels)):
             sentence = f"is not read; if it holds the slice labels, it has to be {labels}."
             problems.append(Problem("", path.relative_to(cohort.folder).as_posix(), sentence, "warning"))
+    for path in cohort.folder.glob("*.y*ml"):
+        if plain(path.name).startswith("cohort") and not (cohort.folder / own.FILE_NAME).exists():
+            sentence = f"is not read; if it describes the cohort, rename it to {own.FILE_NAME}."
+            problems.append(Problem("", path.name, sentence, "warning"))
     if not cohort.patients and not problems:
         problems.append(Problem("", str(cohort.folder), "holds no patient."))
     errors = [problem for problem in problems if problem.severity == "error"]
@@ -110,10 +114,12 @@ def _existing(folder: str | Path) -> Path:
 
 
 def _recognise(folder: Path) -> Cohort:
-    """The cohort in `folder`, or in the one folder inside it, down to two levels, that has a known layout."""
+    """The cohort in `folder`, or in the one folder inside it, down to three levels, that has a known layout."""
     if found := _find(folder):
         return found
-    for depth in ("*", "*/*"):
+    if (folder / "imagesTr").is_dir() and not (folder / "dataset.json").exists():
+        raise DataError(f"{folder}: has imagesTr but no dataset.json, which says what its files are; add it.")
+    for depth in () if _is_bids(folder) else ("*", "*/*", "*/*/*"):
         inside = [path for path in sorted(folder.glob(depth)) if path.is_dir() and not path.name.startswith(".")]
         cohorts = [found for path in inside if (found := _find(path))]
         if len(cohorts) == 1:
@@ -126,13 +132,17 @@ def _recognise(folder: Path) -> Cohort:
     raise UnknownLayoutError(folder, _unknown(folder))
 
 
+def _is_bids(folder: Path) -> bool:
+    return (folder / "dataset_description.json").exists() or any(folder.glob("sub-*/**/anat"))
+
+
 def _unknown(folder: Path) -> str:
     """What a folder without a known layout seems to be, and what to do."""
     content = [path for path in folder.iterdir() if not path.name.startswith(".")]
     if not content:
         return f"is an empty folder, expected patients ({LAYOUT_NAMES})."
     describe = f"`python -m mixsup_lib check-data` drafts a {own.FILE_NAME} that describes them"
-    if (folder / "dataset_description.json").exists() or any(folder.glob("sub-*/**/anat")):
+    if _is_bids(folder):
         return f"is a BIDS tree, which is read with a {own.FILE_NAME}; {describe}. Masks have to lie in sub-*/ too."
     names = [path.name.lower() for path in content if path.is_file()]
     scans = [name for name in names if name.endswith((*nifti.ENDINGS, ".tif", ".tiff"))]

@@ -61,7 +61,7 @@ def find(folder: Path, inside: Sequence[Path] | None = None, labels: Labels | No
     `inside`: the subfolders to look at (None: all). `labels`: what the values mean, where cohort.yaml says so.
     """
     inside = visible_folders(folder) if inside is None else inside
-    grades = [path for path in inside if path.name in GRADES]
+    grades = [path for path in inside if path.name.upper() in GRADES]
     candidates = [path for grade in grades for path in visible_folders(grade)] if grades else inside
     namings = [naming for naming in map(_naming_of, candidates) if naming]
     if not namings:

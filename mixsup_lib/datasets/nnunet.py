@@ -27,9 +27,12 @@ def find(folder: Path, labels: Labels | None = None) -> Cohort | None:
     path, images = folder / "dataset.json", folder / "imagesTr"
     if not path.is_file() or not images.is_dir():
         return None
-    names = {named["id"] for file in images.iterdir() if (named := _FILE.fullmatch(file.name))}
-    if not names:
+    found = [named for file in images.iterdir() if (named := _FILE.fullmatch(file.name))]
+    if not found:
         return None
+    if not any(named["ending"] in nifti.ENDINGS for named in found):
+        raise DataError(f"{images}: holds {found[0]['ending']} files, but only NIfTI is read (.nii.gz); convert them.")
+    names = {named["id"] for named in found}
     sequences, channels, labels = _description(path, labels)
     patients = [_patient(folder, images, name, sequences, channels, labels) for name in sorted(names)]
     return Cohort(folder, "nnU-Net", sequences, labels, tuple(patients), False)
