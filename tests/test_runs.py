@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -181,6 +182,14 @@ def test_a_mixed_run_starts_from_the_weights_of_a_standard_one(run_settings):
         run(make_config(**{**run_settings, "width": 6}, initial_weights=first))
     with pytest.raises(SettingError, match="was trained on .* patients that this run tests"):
         run(make_config(**{**run_settings, "fold": 2}, initial_weights=first))
+    record = json.loads((second / "metrics.json").read_text())
+    record["split"] |= {"fully_annotated": [], "weak": []}  # as if it had seen nobody itself
+    (second / "metrics.json").write_text(json.dumps(record))
+    with pytest.raises(SettingError, match=f"{re.escape(str(first))} was trained on .* patients that this run tests"):
+        run(make_config(**{**run_settings, "fold": 2}, initial_weights=second))
+    shutil.rmtree(first)
+    with pytest.raises(DataError, match=r"metrics.json: not the record of a finished run"):
+        run(make_config(**{**run_settings, "seed": 1}, initial_weights=second))
     with pytest.raises(DataError, match="not the record of a finished run"):
         run(make_config(**run_settings, initial_weights=first.parent))
 

@@ -12,7 +12,16 @@ import pandas as pd
 from mixsup_lib.config import make_config
 from mixsup_lib.datasets import find_cohort
 from mixsup_lib.experiments.provenance import labels_fingerprint
-from mixsup_lib.experiments.runs import load_run, load_weights, open_store, read_provenance, run, run_folder, split_of
+from mixsup_lib.experiments.runs import (
+    load_run,
+    load_weights,
+    open_store,
+    read_provenance,
+    run,
+    run_folder,
+    split_of,
+    weights_digest,
+)
 from mixsup_lib.files import DataError, SettingError
 from mixsup_lib.training import set_up
 
@@ -24,7 +33,7 @@ Training amplifies the last bit of a sum. The six workshop runs that are recorde
 mean, about as much as two seeds do. Within one CPU model and version nothing may differ, not by one bit.
 """
 
-DATA = ("data_fingerprint", "labels_fingerprint")
+DATA = ("data_fingerprint", "labels_fingerprint", "initial_weights")
 MACHINE = (
     "commit", "mixsup_lib", "python", "packages", "platform", "cpu", "cpu_instructions", "device", "precision",
     "threads",
@@ -76,6 +85,8 @@ def rerun(
         raise DataError(f"{target}: has been repeated before; delete it, or choose another folder with --out.")
     store = open_store(config, found)
     now = {"data_fingerprint": store.fingerprint(), "labels_fingerprint": labels_fingerprint(store, split)}
+    if config.initial_weights:
+        now["initial_weights"] = weights_digest(config.initial_weights)
     for line in differences(record, now, DATA):
         say(f"the data differ from those of the run: {line}")
     if any(sorted(patients) != sorted(getattr(split, name)) for name, patients in metrics.split.items()):

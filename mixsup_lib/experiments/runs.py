@@ -252,16 +252,21 @@ def start_from(network: MixedSupervisionUNet, config: RunConfig, split: Split) -
 
     Every layer of the U-Net has to fit. The last layer and the branches are copied where the other run has the same.
 
-    Raises `DataError` where they do not fit, and SettingError where that run was trained on this run's test patients.
+    Raises `DataError` where they do not fit, and SettingError where that run, or one that it started from, was trained
+    on this run's test patients.
     """
     folder = config.initial_weights
-    other, metrics = load_run(folder)
-    seen = {*metrics.split["fully_annotated"], *metrics.split["weak"]}
-    if other.cohort_name == config.cohort_name and (shared := sorted(seen & {*split.test})):
-        raise SettingError(
-            f"Setting 'initial_weights': {folder} was trained on {len(shared)} patients that this run tests, such as "
-            f"{shared[0]}; take a run of the same fold and scenario, or test nobody (test=none)."
-        )
+    other, _ = load_run(folder)
+    earlier: Path | None = folder
+    while earlier:  # that run may have started from another one
+        begun, metrics = load_run(earlier)
+        seen = {*metrics.split["fully_annotated"], *metrics.split["weak"]}
+        if begun.cohort_name == config.cohort_name and (shared := sorted(seen & {*split.test})):
+            raise SettingError(
+                f"Setting 'initial_weights': {earlier} was trained on {len(shared)} patients that this run tests, such "
+                f"as {shared[0]}; take a run of the same fold and scenario, or test nobody (test=none)."
+            )
+        earlier = begun.initial_weights
     weights, own = load_weights(folder), network.state_dict()
     fits = {name for name in own if name in weights and weights[name].shape == own[name].shape}
     if misfits := [name for name in own if name.startswith("unet.") and name not in fits]:
