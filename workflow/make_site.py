@@ -26,6 +26,7 @@ PAGES = (
     "docs/participant-guide.md",
     "docs/instructor-guide.md",
     "docs/glossary.md",
+    "docs/own-data.md",
     "data/README.md",
     "RESULTS.md",
     "docs/claims.md",
